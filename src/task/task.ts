@@ -1,0 +1,46 @@
+// The contract of a task: what to learn. A task is one short file that defines one of these.
+
+/** Rewards by name, each finite; `correct` says whether the answer is right. */
+export interface Score {
+  readonly rewards: Readonly<Record<string, number>>;
+  readonly correct: boolean;
+}
+
+export type Split = 'train' | 'heldout';
+
+/**
+ * A task whose answers can be checked. `P` is the problem: plain JSON data, so that it can be logged and
+ * scored later from a file.
+ */
+export interface Task<P = unknown> {
+  readonly name: string;
+  /** One line for `retort tasks`. */
+  readonly description: string;
+  /** The options that this instance was made with, as they go into `config.json`. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /**
+   * Problem `index` of a split under a seed. The same arguments give the same problem on every machine. The
+   * problems of `train` and `heldout` never overlap, whatever the seeds.
+   */
+  problem(split: Split, index: number, seed: number): P;
+  /** How many problems a split has where it is finite (a data set); undefined where it is generated. */
+  readonly size?: Readonly<Record<Split, number>>;
+  /** Reads a problem from parsed JSON; throws RetortError that names the field that is wrong. */
+  parseProblem(json: unknown): P;
+  /** What the model is asked, without template. */
+  prompt(problem: P): string;
+  /** Scores a completion (the text after the prompt, special tokens included). May be async. */
+  score(problem: P, completion: string): Score | Promise<Score>;
+  /** The weight of each reward in the sum that is trained on; 1 where absent. */
+  readonly rewardWeights?: Readonly<Record<string, number>>;
+  /** The completion reduced to its answer for voting, or null where it has none. */
+  answerKey(problem: P, completion: string): string | null;
+  /** The answer that must score `correct`, without thinking, as it stands inside <answer>; absent where unknown. */
+  gold?(problem: P): string;
+  /** A worked, possibly imperfect trace: the completion to imitate, for pretraining and SFT. */
+  trace?(problem: P, seed: number): string;
+  /** Every character that prompt, trace and gold can hold: what a character-level tokenizer needs. */
+  readonly alphabet: string;
+  /** The prompt template that fits the task when the user names none. */
+  readonly template: 'terse' | 'r1';
+}
