@@ -1,0 +1,171 @@
+// Memory of a device: one shared linear memory, persistent blocks by kind, and a step arena that is rewound.
+import { RetortError } from '../../errors.js';
+
+/** What a block is for; peaks are reported by it. */
+export type MemoryKind =
+  | 'parameters'
+  | 'gradients'
+  | 'optimizer'
+  | 'activations'
+  | 'kvCache'
+  | 'packed'
+  | 'other';
+
+export interface MemoryUse {
+  readonly current: number;
+  readonly peak: number;
+}
+export type MemoryReport = Readonly<Record<MemoryKind, MemoryUse>> & { readonly total: MemoryUse };
+
+const KINDS: readonly MemoryKind[] = [
+  'parameters',
+  'gradients',
+  'optimizer',
+  'activations',
+  'kvCache',
+  'packed',
+  'other',
+];
+const ALIGN = 64;
+const PAGE = 65536;
+/** The step arena grows by chunks of at least this many bytes. */
+const CHUNK = 4 << 20;
+
+interface Block {
+  offset: number;
+  bytes: number;
+}
+
+/** Hands out byte ranges of one shared WebAssembly memory. Nothing here is read or written by kernels directly. */
+export class DeviceMemory {
+  readonly wasm: WebAssembly.Memory;
+  #end = ALIGN;
+  #free: Block[] = [];
+  #sizes = new Map<number, { bytes: number; kind: MemoryKind }>();
+  #current = new Map<MemoryKind, number>(KINDS.map((k) => [k, 0]));
+  #peak = new Map<MemoryKind, number>(KINDS.map((k) => [k, 0]));
+  #total = 0;
+  #totalPeak = 0;
+  #chunks: Block[] = [];
+  #chunk = 0;
+  #used = 0;
+
+  constructor(maxBytes: number) {
+    const maximum = Math.min(65536, Math.max(1, Math.floor(maxBytes / PAGE)));
+    this.wasm = new WebAssembly.Memory({ initial: 1, maximum, shared: true });
+  }
+
+  /** A block that stays until `release`. Its content is unspecified. */
+  allocate(kind: MemoryKind, bytes: number): number {
+    const size = roundUp(Math.max(bytes, 1), ALIGN);
+    const offset = this.#take(size);
+    this.#sizes.set(offset, { bytes: size, kind });
+    this.#count(kind, size);
+    return offset;
+  }
+
+  release(offset: number): void {
+    const held = this.#sizes.get(offset);
+    if (!held) throw new RetortError('bad-kernel', `released memory at ${offset}, which is not allocated`);
+    this.#sizes.delete(offset);
+    this.#give({ offset, bytes: held.bytes });
+    this.#count(held.kind, -held.bytes);
+  }
+
+  /** A block of the step arena: valid until the arena is rewound to a mark taken before. */
+  allocateStep(bytes: number): number {
+    const size = roundUp(Math.max(bytes, 1), ALIGN);
+    while (this.#chunk < this.#chunks.length && this.#used + size > this.#chunks[this.#chunk].bytes) {
+      this.#chunk++;
+      this.#used = 0;
+    }
+    if (this.#chunk === this.#chunks.length) {
+      const chunk = roundUp(Math.max(size, CHUNK), ALIGN);
+      this.#chunks.push({ offset: this.#take(chunk), bytes: chunk });
+    }
+    const offset = this.#chunks[this.#chunk].offset + this.#used;
+    this.#used += size;
+    this.#count('activations', size);
+    return offset;
+  }
+
+  /** Where the step arena stands; pass it to `rewind`. */
+  mark(): StepMark {
+    return { chunk: this.#chunk, used: this.#used, bytes: this.#current.get('activations') as number };
+  }
+
+  /** Forgets every step block allocated after the mark. */
+  rewind(mark: StepMark): void {
+    this.#chunk = mark.chunk;
+    this.#used = mark.used;
+    this.#count('activations', mark.bytes - (this.#current.get('activations') as number));
+  }
+
+  report(): MemoryReport {
+    const kinds = Object.fromEntries(
+      KINDS.map((k) => [k, { current: this.#current.get(k) as number, peak: this.#peak.get(k) as number }]),
+    ) as Record<MemoryKind, MemoryUse>;
+    return { ...kinds, total: { current: this.#total, peak: this.#totalPeak } };
+  }
+
+  #count(kind: MemoryKind, bytes: number): void {
+    const now = (this.#current.get(kind) as number) + bytes;
+    this.#current.set(kind, now);
+    if (now > (this.#peak.get(kind) as number)) this.#peak.set(kind, now);
+    this.#total += bytes;
+    if (this.#total > this.#totalPeak) this.#totalPeak = this.#total;
+  }
+
+  #take(size: number): number {
+    const at = this.#free.findIndex((b) => b.bytes >= size);
+    if (at >= 0) {
+      const block = this.#free[at];
+      const offset = block.offset;
+      if (block.bytes === size) this.#free.splice(at, 1);
+      else this.#free[at] = { offset: block.offset + size, bytes: block.bytes - size };
+      return offset;
+    }
+    const offset = this.#end;
+    const needed = offset + size - this.wasm.buffer.byteLength;
+    if (needed > 0) {
+      try {
+        this.wasm.grow(Math.ceil(needed / PAGE));
+      } catch (cause) {
+        throw new RetortError(
+          'out-of-memory',
+          `the device memory cannot grow by ${mib(needed)} MiB beyond ${mib(this.wasm.buffer.byteLength)} MiB; ` +
+            'use a smaller batch, a shorter context or a smaller model (WebAssembly ends at 4096 MiB)',
+          { cause },
+        );
+      }
+    }
+    this.#end += size;
+    return offset;
+  }
+
+  #give(block: Block): void {
+    this.#free.push(block);
+    this.#free.sort((a, b) => a.offset - b.offset);
+    const merged: Block[] = [];
+    for (const b of this.#free) {
+      const last = merged.at(-1);
+      if (last && last.offset + last.bytes === b.offset) last.bytes += b.bytes;
+      else merged.push({ ...b });
+    }
+    this.#free = merged;
+  }
+}
+
+export interface StepMark {
+  readonly chunk: number;
+  readonly used: number;
+  readonly bytes: number;
+}
+
+function roundUp(n: number, to: number): number {
+  return Math.ceil(n / to) * to;
+}
+
+function mib(bytes: number): string {
+  return (bytes / 1048576).toFixed(1);
+}
