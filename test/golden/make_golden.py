@@ -1,0 +1,422 @@
+"""Makes the golden files of this folder with PyTorch, in float64 on the CPU.
+
+    apt-get install python3-torch        (Debian 12: PyTorch 1.13)
+    /usr/bin/python3 test/golden/make_golden.py
+
+A plain Llama, one sequence at a time, written only for this purpose: no line of it comes from the engine that it
+checks. Inputs (parameters, log-probabilities, advantages) are rounded to float32 before use, so that the engine
+reads exactly the numbers that PyTorch computed with. README.md says what each file holds.
+"""
+import json
+import math
+import random
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+HERE = Path(__file__).resolve().parent
+
+
+# ---------------------------------------------------------------- files
+
+def save_safetensors(name, tensors):
+    """Writes named tensors as float32; the header is padded with spaces to a multiple of 8 bytes."""
+    header, blobs, offset = {}, [], 0
+    for key, tensor in tensors.items():
+        values = tensor.detach().reshape(-1).tolist()
+        blob = struct.pack(f"<{len(values)}f", *values)
+        header[key] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    (HERE / name).write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def as_float32(tensor):
+    return tensor.to(torch.float32).to(torch.float64)
+
+
+def prefixed(prefix, tensors):
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+# ---------------------------------------------------------------- the model
+
+def parameter_shapes(c):
+    q, kv = c["numAttentionHeads"] * c["headDim"], c["numKeyValueHeads"] * c["headDim"]
+    d, m = c["hiddenSize"], c["intermediateSize"]
+    shapes = {"model.embed_tokens.weight": (c["vocabSize"], d)}
+    for i in range(c["numHiddenLayers"]):
+        at = f"model.layers.{i}."
+        shapes[at + "input_layernorm.weight"] = (d,)
+        shapes[at + "self_attn.q_proj.weight"] = (q, d)
+        shapes[at + "self_attn.k_proj.weight"] = (kv, d)
+        shapes[at + "self_attn.v_proj.weight"] = (kv, d)
+        shapes[at + "self_attn.o_proj.weight"] = (d, q)
+        shapes[at + "post_attention_layernorm.weight"] = (d,)
+        shapes[at + "mlp.gate_proj.weight"] = (m, d)
+        shapes[at + "mlp.up_proj.weight"] = (m, d)
+        shapes[at + "mlp.down_proj.weight"] = (d, m)
+    shapes["model.norm.weight"] = (d,)
+    if not c["tieWordEmbeddings"]:
+        shapes["lm_head.weight"] = (c["vocabSize"], d)
+    return shapes
+
+
+def random_parameters(c, rng):
+    """Large enough that attention is sharp and the norm weights matter: an error anywhere shows in every gradient."""
+    parameters = {}
+    for name, shape in parameter_shapes(c).items():
+        count = math.prod(shape)
+        if len(shape) == 1:
+            values = [1.0 + rng.gauss(0, 0.3) for _ in range(count)]
+        else:
+            std = 0.7 if "embed" in name else 1.3 / math.sqrt(shape[1])
+            values = [rng.gauss(0, std) for _ in range(count)]
+        parameters[name] = as_float32(torch.tensor(values).reshape(shape)).requires_grad_()
+    return parameters
+
+
+def rms_norm(x, weight, eps):
+    return weight * (x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps))
+
+
+def rotate(x, theta):
+    """x [heads, tokens, head_dim]; element i is paired with element i + head_dim / 2 (Hugging Face's layout)."""
+    tokens, dim = x.shape[1], x.shape[2]
+    frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] * frequency[None, :]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    first, second = x[..., : dim // 2], x[..., dim // 2:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def attention(x, p, at, c):
+    tokens, dim, heads, kv_heads = x.shape[0], c["headDim"], c["numAttentionHeads"], c["numKeyValueHeads"]
+
+    def project(name, n):
+        return (x @ p[f"{at}self_attn.{name}_proj.weight"].T).reshape(tokens, n, dim).transpose(0, 1)
+
+    q = rotate(project("q", heads), c["ropeTheta"])
+    k = rotate(project("k", kv_heads), c["ropeTheta"])
+    v = project("v", kv_heads)
+    future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    outputs = []
+    for head in range(heads):
+        shared = head // (heads // kv_heads)
+        scores = (q[head] @ k[shared].T / math.sqrt(dim)).masked_fill(future, -math.inf)
+        outputs.append(torch.softmax(scores, -1) @ v[shared])
+    return torch.cat(outputs, -1) @ p[f"{at}self_attn.o_proj.weight"].T
+
+
+def llama(p, c, ids):
+    """Logits [tokens, vocab] of one sequence."""
+    x = p["model.embed_tokens.weight"][torch.tensor(ids)]
+    for i in range(c["numHiddenLayers"]):
+        at = f"model.layers.{i}."
+        x = x + attention(rms_norm(x, p[at + "input_layernorm.weight"], c["rmsNormEps"]), p, at, c)
+        h = rms_norm(x, p[at + "post_attention_layernorm.weight"], c["rmsNormEps"])
+        gate, up = h @ p[at + "mlp.gate_proj.weight"].T, h @ p[at + "mlp.up_proj.weight"].T
+        x = x + (gate * torch.sigmoid(gate) * up) @ p[at + "mlp.down_proj.weight"].T
+    head = p["model.embed_tokens.weight"] if c["tieWordEmbeddings"] else p["lm_head.weight"]
+    return rms_norm(x, p["model.norm.weight"], c["rmsNormEps"]) @ head.T
+
+
+def cross_entropy(p, c, sequences):
+    """Mean over all predicted tokens of all sequences; also the logits of every position, packed."""
+    logits = [llama(p, c, ids) for ids in sequences]
+    predictions = torch.cat([rows[:-1] for rows in logits])
+    targets = torch.tensor([token for ids in sequences for token in ids[1:]])
+    return F.cross_entropy(predictions, targets), torch.cat(logits)
+
+
+def gradients(loss, p):
+    return dict(zip(p, torch.autograd.grad(loss, list(p.values()))))
+
+
+# ---------------------------------------------------------------- A and B: logits, loss, gradients
+
+CONFIG_A = dict(
+    vocabSize=37, hiddenSize=20, intermediateSize=27, numHiddenLayers=2, numAttentionHeads=4, numKeyValueHeads=2,
+    headDim=6, maxPositionEmbeddings=64, rmsNormEps=1e-5, ropeTheta=10000.0, tieWordEmbeddings=False,
+    bosTokenId=1, eosTokenIds=[2],
+)
+CONFIG_B = dict(CONFIG_A, numKeyValueHeads=4, headDim=10, rmsNormEps=1e-6, ropeTheta=500000.0, tieWordEmbeddings=True)
+LENGTHS = [1, 2, 7, 19, 33]
+
+
+def forward_backward(name, c, seed):
+    rng = random.Random(seed)
+    p = random_parameters(c, rng)
+    sequences = [[rng.randrange(c["vocabSize"]) for _ in range(n)] for n in LENGTHS]
+    loss, logits = cross_entropy(p, c, sequences)
+    save_safetensors(f"{name}.safetensors", {
+        **prefixed("parameter:", p), **prefixed("gradient:", gradients(loss, p)), "logits": logits,
+    })
+    return p, {"config": c, "sequences": sequences, "loss": loss.item()}
+
+
+# ---------------------------------------------------------------- C: ten AdamW steps
+
+# The norm bound lies between the norms of these ten steps: Adam hardly sees a gradient that is always scaled the same,
+# so only a mix of clipped and unclipped steps shows that clipping is right.
+ADAMW = dict(learningRate=1e-3, betas=[0.9, 0.95], eps=1e-8, weightDecay=0.1, maxGradNorm=2.2, steps=10)
+
+
+def adamw(p, options):
+    """PyTorch's own optimizer; weight decay on matrices only, as the Hugging Face trainer that TRL builds on."""
+    decay = dict(params=[t for t in p.values() if t.dim() > 1], weight_decay=options["weightDecay"])
+    rest = dict(params=[t for t in p.values() if t.dim() == 1], weight_decay=0.0)
+    return torch.optim.AdamW(
+        [decay, rest], lr=options["learningRate"], betas=tuple(options["betas"]), eps=options["eps"])
+
+
+def copies(p):
+    return {name: tensor.detach().clone().requires_grad_() for name, tensor in p.items()}
+
+
+def ten_steps(start, c, sequences):
+    p = copies(start)
+    optimizer = adamw(p, ADAMW)
+    losses, norms, snapshots = [], [], {}
+    for step in range(1, ADAMW["steps"] + 1):
+        optimizer.zero_grad()
+        loss, _ = cross_entropy(p, c, sequences)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(list(p.values()), ADAMW["maxGradNorm"]).item())
+        optimizer.step()
+        losses.append(loss.item())
+        if step in (1, ADAMW["steps"]):
+            snapshots.update(prefixed(f"step{step}:", {n: t.detach().clone() for n, t in p.items()}))
+    assert min(norms) < ADAMW["maxGradNorm"] < max(norms), "clipping must act in some steps and rest in others"
+    save_safetensors("adamw.safetensors", snapshots)
+    return {"options": ADAMW, "losses": losses, "gradNorms": norms}
+
+
+# ---------------------------------------------------------------- D: one GRPO step
+
+GRPO = dict(temperature=0.9, epsilon=0.2, epsilonHigh=0.28, beta=0.04, maxCompletionLength=12)
+PROMPT_LENGTHS = [3, 5]
+# (length, ends with end-of-sequence); a completion that does not is truncated, whatever its length.
+COMPLETIONS = [(1, True), (4, True), (9, True), (12, False), (12, True), (2, True), (7, True), (12, False)]
+ADVANTAGES = [1.1, -0.7, 0.4, -0.8, 0.9, -1.2, 0.0, 0.3]
+
+
+def make_rollouts(p, c, seed):
+    rng = random.Random(seed)
+    eos = c["eosTokenIds"][0]
+    ordinary = [token for token in range(c["vocabSize"]) if token != eos]
+    prompts = [[rng.choice(ordinary) for _ in range(n)] for n in PROMPT_LENGTHS]
+    rollouts = []
+    for i, (length, finished) in enumerate(COMPLETIONS):
+        tokens = [rng.choice(ordinary) for _ in range(length)]
+        if finished:
+            tokens[-1] = eos
+        rollouts.append({"prompt": prompts[i * len(prompts) // len(COMPLETIONS)], "completion": tokens,
+                         "truncated": not finished})
+    with torch.no_grad():
+        scored = score_rollouts(p, c, rollouts)
+    for rollout, (logps, _), advantage in zip(rollouts, scored, ADVANTAGES):
+        rollout["advantage"] = as_float32(torch.tensor(advantage))
+        rollout["oldLogps"] = as_float32(torch.stack([logp - clear_log_ratio(rng) for logp in logps]))
+        rollout["refLogps"] = as_float32(torch.stack([logp + rng.gauss(0, 0.3) for logp in logps]))
+    return rollouts
+
+
+def clear_log_ratio(rng):
+    """A log-ratio between -0.6 and 0.6 that is not so near a clipping bound that float32 could fall on the other side."""
+    while True:
+        value = rng.uniform(-0.6, 0.6)
+        if all(abs(math.exp(value) - bound) > 0.01 for bound in (0.8, 1.28, 1.5)):
+            return value
+
+
+def score_rollouts(p, c, rollouts):
+    """(log-probabilities, entropies) of each completion's tokens at the sampling temperature."""
+    scored = []
+    for rollout in rollouts:
+        ids = rollout["prompt"] + rollout["completion"]
+        first = len(rollout["prompt"]) - 1
+        logps = F.log_softmax(llama(p, c, ids)[first:-1] / GRPO["temperature"], -1)
+        chosen = logps[torch.arange(len(rollout["completion"])), torch.tensor(rollout["completion"])]
+        scored.append((chosen, -(logps.exp() * logps).sum(-1)))
+    return scored
+
+
+def grpo_loss(scored, rollouts, loss_type, beta, delta, mask_truncated, accumulation, items_in_batch):
+    """The formulas of TRL's GRPOTrainer._compute_loss for one micro-batch, over lists instead of padded tensors."""
+    low, high = 1 - GRPO["epsilon"], 1 + GRPO["epsilonHigh"]
+    losses, kls, entropies, lows, highs, counts = [], [], [], [], [], []
+    for (logps, entropy), rollout in zip(scored, rollouts):
+        keep = 0.0 if mask_truncated and rollout["truncated"] else 1.0
+        advantage = rollout["advantage"]
+        ratio = torch.exp(logps - rollout["oldLogps"])
+        clipped = torch.clamp(ratio, low, high)
+        if delta is not None:
+            ratio = torch.clamp(ratio, max=delta)
+        token_loss = -torch.min(ratio * advantage, clipped * advantage)
+        log_ref_ratio = rollout["refLogps"] - logps
+        kl = torch.exp(log_ref_ratio) - log_ref_ratio - 1
+        losses.append(((token_loss + beta * kl) * keep).sum())
+        counts.append(keep * len(logps))
+        kls.append((kl * keep).sum().item())
+        entropies.append((entropy * keep).sum().item())
+        lows.append(keep * ((ratio < low) & (advantage < 0)).sum().item())
+        highs.append(keep * ((ratio > high) & (advantage > 0)).sum().item())
+    total = max(sum(counts), 1.0)
+    if loss_type == "grpo":
+        loss = sum(part / max(count, 1.0) for part, count in zip(losses, counts)) / len(losses) / accumulation
+    elif loss_type == "bnpo":
+        loss = sum(losses) / total / accumulation
+    elif loss_type == "dr_grpo":
+        loss = sum(losses) / (len(losses) * GRPO["maxCompletionLength"]) / accumulation
+    elif loss_type == "dapo":
+        loss = sum(losses) / max(items_in_batch, 1.0)
+    else:
+        raise ValueError(loss_type)
+    metrics = {"kl": sum(kls) / total, "entropy": sum(entropies) / total, "clip_ratio/low_mean": sum(lows) / total,
+               "clip_ratio/high_mean": sum(highs) / total, "clip_ratio/region_mean": (sum(lows) + sum(highs)) / total}
+    return loss, metrics
+
+
+def grpo_case(name, p, c, rollouts, tensors, *, loss_type, beta=GRPO["beta"], delta=None, mask_truncated=False,
+              micro_batches=1, step=False):
+    items = sum(len(r["completion"]) for r in rollouts if not (mask_truncated and r["truncated"]))
+    size = len(rollouts) // micro_batches
+    losses, metrics, total = [], [], 0
+    for at in range(0, len(rollouts), size):
+        part = rollouts[at:at + size]
+        loss, measured = grpo_loss(score_rollouts(p, c, part), part, loss_type, beta, delta, mask_truncated,
+                                   micro_batches, items)
+        total = total + loss
+        losses.append(loss.item())
+        metrics.append(measured)
+    grads = gradients(total, p)
+    tensors.update(prefixed(f"{name}:gradient:", grads))
+    case = {"name": name, "lossType": loss_type, "beta": beta, "delta": delta, "maskTruncatedCompletions": mask_truncated,
+            "gradientAccumulationSteps": micro_batches, "numItemsInBatch": items, "loss": total.item(),
+            "microBatchLosses": losses, "microBatchMetrics": metrics, "metrics": metrics[0] if micro_batches == 1 else None,
+            "gradNorm": math.sqrt(sum((g * g).sum().item() for g in grads.values())), "hasStep": step}
+    if step:
+        after = copies(p)
+        optimizer = adamw(after, ADAMW)
+        for n, tensor in after.items():
+            tensor.grad = grads[n].clone()
+        torch.nn.utils.clip_grad_norm_(list(after.values()), ADAMW["maxGradNorm"])
+        optimizer.step()
+        tensors.update(prefixed(f"{name}:after:", after))
+    return case
+
+
+def grpo_cases(p, c, seed):
+    rollouts = make_rollouts(p, c, seed)
+    scored = score_rollouts(p, c, rollouts)
+    tensors = {
+        "logps": torch.cat([logps for logps, _ in scored]), "entropies": torch.cat([e for _, e in scored]),
+        "oldLogps": torch.cat([r["oldLogps"] for r in rollouts]),
+        "refLogps": torch.cat([r["refLogps"] for r in rollouts]),
+        "advantages": torch.stack([r["advantage"] for r in rollouts]),
+    }
+    types = ["grpo", "bnpo", "dr_grpo", "dapo"]
+
+    def case(name, **options):
+        return grpo_case(name, p, c, rollouts, tensors, **options)
+
+    cases = [case(t, loss_type=t, step=True) for t in types]
+    cases += [case(f"{t}/masked", loss_type=t, mask_truncated=True) for t in types]
+    cases += [case("grpo/delta", loss_type="grpo", delta=1.5), case("dapo/beta0", loss_type="dapo", beta=0.0)]
+    # Equal micro-batches give grpo, dr_grpo and dapo the gradient of the whole batch; bnpo weights them anew.
+    cases += [case(f"{t}/accumulated", loss_type=t, micro_batches=2) for t in ["bnpo", "dapo"]]
+    assert cases[0]["metrics"]["clip_ratio/low_mean"] > 0 and cases[0]["metrics"]["clip_ratio/high_mean"] > 0
+    assert cases[0]["loss"] != next(k for k in cases if k["name"] == "grpo/delta")["loss"], "delta must matter"
+    save_safetensors("grpo.safetensors", tensors)
+    given = [{k: r[k] for k in ("prompt", "completion", "truncated")} for r in rollouts]
+    return {"options": GRPO, "optimizer": ADAMW, "rollouts": given, "cases": cases}
+
+
+# ---------------------------------------------------------------- E: advantages
+
+NAN = math.nan
+REWARDS = {
+    # name: (number of generations, reward weights, rows of [accuracy, format]); NaN: the reward gave no number.
+    "plain": (4, [1.0, 0.5], [
+        [1.0, 0.1], [0.0, 0.1], [0.0, 0.0], [1.0, 1.0],
+        [0.1, 0.1], [0.1, 0.1], [0.1, 0.1], [0.1, 0.1],
+        [-2.5, 1.0], [3.25, 0.0], [0.5, 1.0], [0.125, 0.0]]),
+    "unscored": (3, [1.0, 2.0], [
+        [1.0, NAN], [0.0, 0.5], [NAN, NAN],
+        [NAN, NAN], [NAN, NAN], [1.0, 0.5],
+        [NAN, NAN], [NAN, NAN], [NAN, NAN],
+        [0.0, 0.25], [NAN, 0.25], [1.0, 1.0]]),
+    "equal": (2, [1.0, 1.0], [[0.3, 0.1], [0.3, 0.1], [0.3, 0.1], [0.3, 0.1]]),
+}
+
+
+def nan_std(x, dim=None):
+    """TRL's nanstd: Bessel's correction over the numbers that are there; NaN where fewer than two are."""
+    mean = torch.nanmean(x) if dim is None else torch.nanmean(x, dim, keepdim=True)
+    squares = (x - mean) ** 2
+    variance = torch.nanmean(squares) if dim is None else torch.nanmean(squares, dim)
+    count = (~torch.isnan(x)).sum() if dim is None else (~torch.isnan(x)).sum(dim)
+    correction = torch.where(count > 1, count / (count - 1), torch.tensor(NAN))
+    return torch.sqrt(variance * correction)
+
+
+def advantage_case(generations, weights, rows, scale):
+    table = torch.tensor(rows)
+    rewards = torch.nansum(table * torch.tensor(weights), 1)
+    rewards[torch.isnan(table).all(1)] = NAN
+    groups = rewards.reshape(-1, generations)
+    mean = torch.nanmean(groups, 1).repeat_interleave(generations)
+    if scale == "batch":
+        std = nan_std(rewards).expand_as(rewards)
+    else:
+        std = nan_std(groups, 1).repeat_interleave(generations)
+    advantages = rewards - mean
+    if scale != "none":
+        advantages = advantages / (std + 1e-4)
+    per_function = [{"mean": torch.nanmean(table[:, k]).item(), "std": nan_std(table[:, k]).item()}
+                    for k in range(table.shape[1])]
+    zero = torch.isclose(std, torch.zeros_like(std))
+    return {"scaleRewards": scale, "advantages": torch.nan_to_num(advantages, nan=0.0).tolist(),
+            "sums": null_for_nan(rewards.tolist()), "reward": torch.nanmean(rewards).item(),
+            "reward_std": nan_std(rewards).item(), "frac_reward_zero_std": zero.double().mean().item(),
+            "rewards": per_function}
+
+
+def null_for_nan(values):
+    return [None if math.isnan(v) else v for v in values]
+
+
+def advantage_cases():
+    return [{"name": name, "numGenerations": generations, "weights": weights,
+             "rewards": [null_for_nan(row) for row in rows],
+             "scaled": [advantage_case(generations, weights, rows, s) for s in ("group", "batch", "none")]}
+            for name, (generations, weights, rows) in REWARDS.items()]
+
+
+# ---------------------------------------------------------------- all of it
+
+def main():
+    p, a = forward_backward("a", CONFIG_A, 1)
+    _, b = forward_backward("b", CONFIG_B, 2)
+    index = {
+        "madeBy": f"test/golden/make_golden.py, PyTorch {torch.__version__}, float64",
+        "a": a, "b": b,
+        "adamw": ten_steps(p, CONFIG_A, a["sequences"]),
+        "grpo": grpo_cases(p, CONFIG_A, 3),
+        "advantages": advantage_cases(),
+    }
+    (HERE / "golden.json").write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
+    print(json.dumps({"a": a["loss"], "b": b["loss"], **index["adamw"],
+                      "grpo": {k["name"]: [k["loss"], k["gradNorm"]] for k in index["grpo"]["cases"]},
+                      "metrics": index["grpo"]["cases"][0]["metrics"]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
