@@ -1,0 +1,89 @@
+// Advantages and loss weights against golden files from PyTorch; the engine is not needed.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { computeAdvantages } from '../src/objective/advantages.js';
+import { countItems, lossWeights, perToken } from '../src/objective/loss-weights.js';
+import { assertClose, type GoldenGrpoCase, readIndex, readTensors, tensor } from './golden-files.js';
+
+const index = readIndex();
+
+for (const { name, numGenerations, weights, rewards, scaled } of index.advantages)
+  for (const expected of scaled)
+    test(`advantages: ${name}, scaleRewards ${expected.scaleRewards}`, () => {
+      const scores = rewards.map((row) =>
+        Object.fromEntries(row.map((value, k) => [`r${k}`, value ?? Number.NaN])),
+      );
+      const rewardWeights = Object.fromEntries(weights.map((weight, k) => [`r${k}`, weight]));
+      const actual = computeAdvantages(scores, {
+        numGenerations,
+        scaleRewards: expected.scaleRewards,
+        rewardWeights,
+      });
+      assertClose(actual.advantages, expected.advantages, 'advantages', 1e-10);
+      const there = (values: ArrayLike<number | null>) =>
+        Array.from(values).filter((v): v is number => v !== null && !Number.isNaN(v));
+      assertClose(there(actual.rewards), there(expected.sums), 'sums', 1e-14);
+      assert.deepEqual(
+        Array.from(actual.rewards, Number.isNaN),
+        expected.sums.map((v) => v === null),
+      );
+      const metrics: Record<string, number> = {
+        reward: expected.reward,
+        reward_std: expected.reward_std,
+        frac_reward_zero_std: expected.frac_reward_zero_std,
+      };
+      expected.rewards.forEach(({ mean, std }, k) => {
+        metrics[`rewards/r${k}/mean`] = mean;
+        metrics[`rewards/r${k}/std`] = std;
+      });
+      assert.deepEqual(Object.keys(actual.metrics), Object.keys(metrics));
+      for (const [metric, value] of Object.entries(metrics))
+        assert.ok(Math.abs(actual.metrics[metric] - value) <= 1e-12, `${metric}: ${actual.metrics[metric]}`);
+    });
+
+const grpo = index.grpo;
+const tensors = readTensors('grpo.safetensors');
+
+// The per-token loss in float64 from PyTorch's log-probabilities, so that only the weights are under test.
+function tokenLosses(golden: GoldenGrpoCase): Float64Array {
+  const [logps, oldLogps, refLogps] = ['logps', 'oldLogps', 'refLogps'].map((n) => tensor(tensors, n).data);
+  const advantages = perToken(
+    tensor(tensors, 'advantages').data,
+    grpo.rollouts.map(({ completion, truncated }) => ({ length: completion.length, truncated })),
+  );
+  return Float64Array.from(logps, (logp, i) => {
+    const ratio = Math.exp(logp - oldLogps[i]);
+    const clipped = Math.min(Math.max(ratio, 1 - grpo.options.epsilon), 1 + grpo.options.epsilonHigh);
+    const bounded = Math.min(ratio, golden.delta ?? Number.POSITIVE_INFINITY);
+    const difference = refLogps[i] - logp;
+    const kl = Math.exp(difference) - difference - 1;
+    return golden.beta * kl - Math.min(bounded * advantages[i], clipped * advantages[i]);
+  });
+}
+
+for (const golden of grpo.cases)
+  test(`loss weights: ${golden.name}`, () => {
+    const completions = grpo.rollouts.map(({ completion, truncated }) => ({
+      length: completion.length,
+      truncated,
+    }));
+    assert.equal(countItems(completions, golden.maskTruncatedCompletions), golden.numItemsInBatch);
+    const losses = tokenLosses(golden);
+    const size = completions.length / golden.gradientAccumulationSteps;
+    golden.microBatchLosses.forEach((expected, part) => {
+      const before = completions.slice(0, part * size);
+      const micro = completions.slice(part * size, (part + 1) * size);
+      const { perCompletion } = lossWeights(micro, {
+        lossType: golden.lossType,
+        maxCompletionLength: grpo.options.maxCompletionLength,
+        maskTruncatedCompletions: golden.maskTruncatedCompletions,
+        gradientAccumulationSteps: golden.gradientAccumulationSteps,
+        numItemsInBatch: golden.numItemsInBatch,
+      });
+      const weights = perToken(perCompletion, micro);
+      const first = countItems(before);
+      const loss = weights.reduce((sum, weight, i) => sum + weight * losses[first + i], 0);
+      // Log-probabilities and weights come from float32.
+      assert.ok(Math.abs(loss - expected) <= 1e-6, `micro-batch ${part}: ${loss} against ${expected}`);
+    });
+  });
