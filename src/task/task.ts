@@ -35,8 +35,11 @@ export interface Task<P = unknown> {
   readonly rewardWeights?: Readonly<Record<string, number>>;
   /** The completion reduced to its answer for voting, or null where it has none. */
   answerKey(problem: P, completion: string): string | null;
-  /** The answer that must score `correct`, without thinking, as it stands inside <answer>; absent where unknown. */
-  gold?(problem: P): string;
+  /**
+   * The answer that must score `correct`, without thinking, as it stands inside <answer>; null for a problem (given
+   * by a user) without a known answer; absent where the task knows none.
+   */
+  gold?(problem: P): string | null;
   /** A worked, possibly imperfect trace: the completion to imitate, for pretraining and SFT. */
   trace?(problem: P, seed: number): string;
   /** Every character that prompt, trace and gold can hold: what a character-level tokenizer needs. */
