@@ -18,10 +18,15 @@ export type ValueId = number;
  * - `fma` rounds once, everywhere. `mulAdd(a,b,c)` is a*b+c, fused where the target has it (TargetInfo.fusedMulAdd),
  *   else rounded twice.
  * - `sqrt`, `div` round correctly; `floor` and `nearest` (ties to even) as IEEE; denormals are kept.
- * - `toInt` truncates, saturates, NaN gives 0. i32 `div` and `rem` truncate; the divisor must not be 0.
+ * - `toInt` truncates, saturates, NaN gives 0. i32 `div` and `rem` truncate; the divisor must not be 0, nor -1 when
+ *   the dividend is -2^31.
+ * - `not` of an i32 is 1 where it is 0, else 0; `select` and `if` on an i32 hold where it is not 0.
  * - `shl` and `shr` shift by a constant (imm); `shr` is logical. i32 arithmetic wraps.
  * - `hsum`, `hmax`, `hmin` fold the upper half of the lanes onto the lower half (lower op upper) until one is left.
  * - `iota` is 0, 1, ..., lanes-1. `firstLanes(n)` is the mask of lanes below n.
+ * - An index is never negative, before as after adding imm (an access of no lanes may have any index). A loop's end is
+ *   read once; its counter wraps like any i32, so end + step must not pass 2^31.
+ * - A NaN is a NaN: its sign and payload may differ between targets.
  * - `load` of f32/i32 reads one element at index + imm; of vec/ivec `lanes` consecutive ones; with a second argument
  *   (count) only lanes below count are read and the others are 0. count may be any i32: below 0 means 0, above lanes means lanes.
  */

@@ -1,0 +1,65 @@
+// How a kernel uses its values: what code generators ask before they choose a place for each.
+import type { Instruction, Kernel, Statement, ValueId } from '../kernel/ir.js';
+
+export interface Usage {
+  /** Uses of each value, as operand, address, condition or bound. */
+  readonly uses: ReadonlyMap<ValueId, number>;
+  /** Values used exactly once, in the very block that defines them. */
+  readonly onceInBlock: ReadonlySet<ValueId>;
+  /** Scalar loads whose every use is a splat, so that they can load into all lanes. */
+  readonly splatLoads: ReadonlySet<ValueId>;
+  /** Scalar constants. */
+  readonly constants: ReadonlyMap<ValueId, number>;
+}
+
+export function usageOf(kernel: Kernel): Usage {
+  const uses = new Map<ValueId, number>();
+  const constants = new Map<ValueId, number>();
+  const home = new Map<ValueId, readonly Statement[]>();
+  const away = new Set<ValueId>();
+  const loads: Instruction[] = [];
+  const splats = new Map<ValueId, number>();
+
+  const visit = (block: readonly Statement[]) => {
+    const use = (id: ValueId) => {
+      uses.set(id, (uses.get(id) ?? 0) + 1);
+      if (home.get(id) !== block) away.add(id);
+    };
+    for (const s of block) {
+      for (const id of operandsOf(s)) use(id);
+      if (s.kind === 'value') {
+        home.set(s.id, block);
+        if (s.op === 'const') constants.set(s.id, s.imm!);
+        if (s.op === 'load' && (s.type === 'f32' || s.type === 'i32')) loads.push(s);
+        if (s.op === 'splat') splats.set(s.args[0], (splats.get(s.args[0]) ?? 0) + 1);
+      } else if (s.kind === 'loop') visit(s.body);
+      else if (s.kind === 'if') {
+        visit(s.yes);
+        visit(s.no);
+      }
+    }
+  };
+  visit(kernel.body);
+
+  const once = [...uses].filter(([id, count]) => count === 1 && !away.has(id)).map(([id]) => id);
+  const splatLoads = loads.filter((s) => splats.get(s.id) === uses.get(s.id)).map((s) => s.id);
+  return { uses, onceInBlock: new Set(once), splatLoads: new Set(splatLoads), constants };
+}
+
+/** The values and variables that a statement itself reads or sets, without those of blocks inside it. */
+export function operandsOf(s: Statement): readonly ValueId[] {
+  switch (s.kind) {
+    case 'value':
+      return s.args;
+    case 'var':
+      return [s.init];
+    case 'set':
+      return [s.variable, s.value];
+    case 'store':
+      return s.count === undefined ? [s.index, s.value] : [s.index, s.value, s.count];
+    case 'loop':
+      return [s.start, s.end];
+    case 'if':
+      return [s.condition];
+  }
+}
