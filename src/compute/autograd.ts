@@ -1,6 +1,6 @@
 // The tape: what the forward pass did, so that it can be undone in reverse. Operations record themselves.
 import type { Device } from './device/device.js';
-import type { Tensor } from './tensor.js';
+import { type Tensor, viewOf } from './tensor.js';
 
 /** Where operations run, and the tape they record on; without a tape nothing is kept for a backward pass. */
 export interface Context {
@@ -26,16 +26,20 @@ export interface Gradient {
 
 export class Tape {
   readonly #device: Device;
-  #steps: (() => void)[] = [];
+  #steps: { outputs: readonly Tensor[]; backward: () => void }[] = [];
   #gradients = new Map<Tensor, Tensor>();
+  /** How many tensors share a gradient's memory. */
+  #holders = new Map<Tensor, number>();
+  /** Memory of gradients that are no longer needed, by size, to be used again within this backward pass. */
+  #spare = new Map<number, Tensor[]>();
 
   constructor(device: Device) {
     this.#device = device;
   }
 
-  /** Adds the backward step of an operation; steps run in reverse. */
-  record(backward: () => void): void {
-    this.#steps.push(backward);
+  /** Adds the backward step of an operation; steps run in reverse. The gradients of `outputs` are let go after it. */
+  record(outputs: readonly Tensor[], backward: () => void): void {
+    this.#steps.push({ outputs, backward });
   }
 
   /** The gradient that arrived at a tensor, or undefined where nothing depends on it. */
@@ -47,25 +51,46 @@ export class Tape {
   contribute(t: Tensor): Gradient {
     const known = this.#gradients.get(t);
     if (known) return { tensor: known, accumulate: true };
-    const tensor = this.#device.temporary(t.shape);
+    const spare = this.#spare.get(t.size)?.pop();
+    const tensor = spare ? viewOf(spare, t.shape) : this.#device.temporary(t.shape);
     this.#gradients.set(t, tensor);
+    this.#holders.set(tensor, 1);
     return { tensor, accumulate: false };
   }
 
   /**
-   * Lets t share the memory of a gradient that its reader will not need again after t's own backward step.
-   * Only where t has none yet; returns false otherwise.
+   * Lets t share the memory of a gradient whose other reader has no more use for it once t's own backward step
+   * has run (steps before t's may write into it). Only where t has none yet; returns false otherwise.
    */
   share(t: Tensor, gradient: Tensor): boolean {
     if (this.#gradients.has(t)) return false;
     this.#gradients.set(t, gradient);
+    this.#holders.set(gradient, (this.#holders.get(gradient) ?? 1) + 1);
     return true;
   }
 
   /** Runs the backward steps in reverse and empties the tape. Seeds were given through `contribute`. */
   backward(): void {
-    for (let i = this.#steps.length - 1; i >= 0; i--) this.#steps[i]();
+    for (let i = this.#steps.length - 1; i >= 0; i--) {
+      const { outputs, backward } = this.#steps[i];
+      backward();
+      for (const t of outputs) this.#letGo(t);
+    }
     this.#steps = [];
     this.#gradients = new Map();
+    this.#holders = new Map();
+    this.#spare = new Map();
+  }
+
+  #letGo(t: Tensor): void {
+    const gradient = this.#gradients.get(t);
+    if (!gradient) return;
+    this.#gradients.delete(t);
+    const holders = (this.#holders.get(gradient) as number) - 1;
+    this.#holders.set(gradient, holders);
+    if (holders > 0) return;
+    const spare = this.#spare.get(gradient.size);
+    if (spare) spare.push(gradient);
+    else this.#spare.set(gradient.size, [gradient]);
   }
 }

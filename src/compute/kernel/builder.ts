@@ -228,13 +228,25 @@ export class Builder {
 
   // --- comparison and bits ------------------------------------------------------------------------------------
 
-  lt<T extends Numeric>(a: Value<T> | number, c: Value<T> | number): T extends 'vec' | 'ivec' ? Mask : I32 {
+  lt(a: Int, c: Int): I32;
+  lt(a: Float, c: Float): I32;
+  lt(a: Vec | number, c: Vec | number): Mask;
+  lt(a: IVec | number, c: IVec | number): Mask;
+  lt(a: Value<Numeric> | number, c: Value<Numeric> | number): Value {
     return this.#compare('lt', a, c);
   }
-  le<T extends Numeric>(a: Value<T> | number, c: Value<T> | number): T extends 'vec' | 'ivec' ? Mask : I32 {
+  le(a: Int, c: Int): I32;
+  le(a: Float, c: Float): I32;
+  le(a: Vec | number, c: Vec | number): Mask;
+  le(a: IVec | number, c: IVec | number): Mask;
+  le(a: Value<Numeric> | number, c: Value<Numeric> | number): Value {
     return this.#compare('le', a, c);
   }
-  eq<T extends Numeric>(a: Value<T> | number, c: Value<T> | number): T extends 'vec' | 'ivec' ? Mask : I32 {
+  eq(a: Int, c: Int): I32;
+  eq(a: Float, c: Float): I32;
+  eq(a: Vec | number, c: Vec | number): Mask;
+  eq(a: IVec | number, c: IVec | number): Mask;
+  eq(a: Value<Numeric> | number, c: Value<Numeric> | number): Value {
     return this.#compare('eq', a, c);
   }
   /** a where the condition holds (i32 for scalars, mask for vectors), else c. */
@@ -385,9 +397,9 @@ export class Builder {
     const [x, y, type] = this.#pair(op, a, c);
     return this.#emit(op, type as T, [x, y]);
   }
-  #compare<T extends Numeric>(op: Op, a: Value<T> | number, c: Value<T> | number) {
+  #compare(op: Op, a: Value<Numeric> | number, c: Value<Numeric> | number): Value {
     const [x, y, type] = this.#pair(op, a, c);
-    return this.#emit(op, type === 'vec' || type === 'ivec' ? 'mask' : 'i32', [x, y]) as never;
+    return this.#emit(op, type === 'vec' || type === 'ivec' ? 'mask' : 'i32', [x, y]);
   }
   #same<T extends ValueType>(op: string, ...values: Value<T>[]): T {
     if (values.some((v) => v.type !== values[0].type))

@@ -1,0 +1,196 @@
+// Causal grouped-query attention: over the blocks of a cache when generating, over a packed batch when training.
+import { refuse } from '../../../errors.js';
+import type { Context } from '../../autograd.js';
+import type { Device } from '../../device/device.js';
+import { type Tensor, viewOf } from '../../tensor.js';
+import { attendKernel, attentionBackwardKernel, SEQUENCE_WORDS, TILE, TILE_WORDS } from './kernel.js';
+import {
+  BLOCK,
+  blockSizes,
+  type HeadShape,
+  shapeKey,
+  storeRowsKernel,
+  storeTransposedKernel,
+} from './layout.js';
+
+/** Blocks of keys (transposed) and values of one layer. */
+export interface KvBlocks {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+}
+
+/** Which rows attend to what; made once for a batch and used by every layer. All of it is checked by its maker. */
+export interface AttentionPlan {
+  /** Where each row's key and value go: block * 16 + place. i32[rows]. */
+  readonly slots: Tensor;
+  /** Block tables of all sequences, one after another. i32. */
+  readonly tables: Tensor;
+  /** Tiles of TILE rows and of one row: i32[tiles, TILE_WORDS]. */
+  readonly wideTiles: Tensor;
+  readonly narrowTiles: Tensor;
+  /** Scratch elements a row needs: the longest sequence in whole blocks. */
+  readonly scratchStride: number;
+}
+
+/** A plan for a packed batch of whole sequences, with what the backward pass needs. */
+export interface PackedPlan extends AttentionPlan {
+  readonly blocks: number;
+  /** i32[sequences, SEQUENCE_WORDS]. */
+  readonly sequences: Tensor;
+}
+
+/** One stretch of neighbouring rows of a sequence. */
+export interface Span {
+  readonly firstRow: number;
+  readonly rows: number;
+  /** Position of the first row in its sequence. */
+  readonly position: number;
+  /** The sequence's blocks, in order; they cover position + rows. */
+  readonly table: readonly number[];
+}
+
+/** Lays out the rows of a batch; temporaries of the step arena. */
+export function planAttention(device: Device, spans: readonly Span[]): AttentionPlan {
+  const slots: number[] = [];
+  const tables: number[] = [];
+  const wide: number[] = [];
+  const narrow: number[] = [];
+  let longest = 0;
+  for (const { firstRow, rows, position, table } of spans) {
+    const end = position + rows;
+    if (table.length * BLOCK < end) {
+      throw refuse(
+        'bad-kernel',
+        'block table of a sequence',
+        table.length,
+        `${Math.ceil(end / BLOCK)} blocks are needed`,
+      );
+    }
+    longest = Math.max(longest, end);
+    for (let i = 0; i < rows; i++) {
+      const at = position + i;
+      slots[firstRow + i] = table[Math.floor(at / BLOCK)] * BLOCK + (at % BLOCK);
+    }
+    let i = 0;
+    for (; i + TILE <= rows; i += TILE) wide.push(firstRow + i, tables.length, position + i);
+    for (; i < rows; i++) narrow.push(firstRow + i, tables.length, position + i);
+    for (let t = 0; t * BLOCK < end; t++) tables.push(table[t]);
+  }
+  return {
+    slots: device.upload(slots, 'i32'),
+    tables: device.upload(tables, 'i32'),
+    wideTiles: device.upload(wide, 'i32', [wide.length / TILE_WORDS, TILE_WORDS]),
+    narrowTiles: device.upload(narrow, 'i32', [narrow.length / TILE_WORDS, TILE_WORDS]),
+    scratchStride: Math.ceil(longest / BLOCK) * BLOCK,
+  };
+}
+
+/** A plan for whole sequences of these lengths, packed one after another. */
+export function planPacked(device: Device, lengths: readonly number[]): PackedPlan {
+  const spans: Span[] = [];
+  const sequences: number[] = [];
+  let firstRow = 0;
+  let blocks = 0;
+  for (const rows of lengths) {
+    const count = Math.ceil(rows / BLOCK);
+    spans.push({ firstRow, rows, position: 0, table: Array.from({ length: count }, (_, i) => blocks + i) });
+    sequences.push(firstRow, rows, blocks);
+    firstRow += rows;
+    blocks += count;
+  }
+  return {
+    ...planAttention(device, spans),
+    blocks,
+    sequences: device.upload(sequences, 'i32', [lengths.length, SEQUENCE_WORDS]),
+  };
+}
+
+/** Writes the rows' keys and values into their blocks. */
+export function storeKeysValues(
+  device: Device,
+  shape: HeadShape,
+  k: Tensor,
+  v: Tensor,
+  slots: Tensor,
+  into: KvBlocks,
+): void {
+  storeTransposed(device, shape, k, slots, into.keys);
+  const rows = device.kernel(`store-rows ${shapeKey(shape)}`, (t) => storeRowsKernel(t, shape));
+  device.launch(rows, slots.size, [v, slots, into.values], [], 64);
+}
+
+function storeTransposed(device: Device, shape: HeadShape, x: Tensor, slots: Tensor, blocks: Tensor): void {
+  const kernel = device.kernel(`store-transposed ${shapeKey(shape)}`, (t) => storeTransposedKernel(t, shape));
+  device.launch(kernel, slots.size, [x, slots, blocks], [], 64);
+}
+
+/** out[rows, heads * headDim] and lse[rows, heads] for queries q over blocks that already hold their keys and values. */
+export function attend(
+  device: Device,
+  shape: HeadShape,
+  q: Tensor,
+  { keys, values }: KvBlocks,
+  plan: AttentionPlan,
+): { out: Tensor; lse: Tensor } {
+  const { heads, headDim } = shape;
+  const rows = plan.slots.size;
+  if (q.size !== rows * heads * headDim)
+    throw refuse('bad-kernel', `queries for ${rows} rows`, q.shape, 'shapes must fit');
+  const out = device.temporary([rows, heads * headDim]);
+  const lse = device.temporary([rows, heads]);
+  const mark = device.mark();
+  const scratch = device.temporary([device.threads, TILE, plan.scratchStride]);
+  const scale = 1 / Math.sqrt(headDim);
+  for (const [tileRows, tiles] of [
+    [TILE, plan.wideTiles],
+    [1, plan.narrowTiles],
+  ] as const) {
+    const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
+      attendKernel(t, shape, tileRows),
+    );
+    const buffers = [q, keys, values, tiles, plan.tables, out, lse, scratch];
+    device.launch(kernel, tiles.shape[0] * heads, buffers, [plan.scratchStride, scale], 4);
+  }
+  device.rewind(mark);
+  return { out, lse };
+}
+
+/** Causal attention of q[rows, heads * headDim] over k, v[rows, kvHeads * headDim] of a packed batch. */
+export function attention(
+  { device, tape }: Context,
+  shape: HeadShape,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  plan: PackedPlan,
+): Tensor {
+  const sizes = blockSizes(device.target, shape);
+  const kv = {
+    keys: device.temporary([plan.blocks, sizes.keys]),
+    values: device.temporary([plan.blocks, sizes.values]),
+  };
+  storeKeysValues(device, shape, k, v, plan.slots, kv);
+  const { out, lse } = attend(device, shape, q, kv, plan);
+  tape?.record([out], () => {
+    const dout = tape.arrived(out);
+    if (!dout) return;
+    const [dq, dk, dv] = [q, k, v].map((t) => {
+      const d = tape.contribute(t);
+      if (d.accumulate) throw refuse('bad-kernel', 'attention input', 'used twice', 'use it once');
+      return d.tensor;
+    });
+    const mark = device.mark();
+    // The values are needed transposed now; their own blocks are free for it, and never smaller.
+    const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
+    storeTransposed(device, shape, v, plan.slots, transposed);
+    const scratch = device.temporary([device.threads, 2 * TILE, plan.scratchStride]);
+    device.launch(
+      device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
+      plan.sequences.shape[0] * shape.kvHeads,
+      [q, k, kv.keys, transposed, out, lse, dout, plan.sequences, dq, dk, dv, scratch],
+      [plan.scratchStride, 1 / Math.sqrt(shape.headDim)],
+    );
+    device.rewind(mark);
+  });
+  return out;
+}

@@ -1,0 +1,314 @@
+// Attention kernels, forward and backward, over blocks of keys and values. Vaswani et al. (2017), eq. 1, causal.
+//
+// A tile is `rows` neighbouring queries of one sequence and one head; what a row computes does not depend on its tile.
+import {
+  type Buffer,
+  type Builder,
+  buildKernel,
+  type F32,
+  type I32,
+  type Variable,
+  type Vec,
+} from '../../kernel/builder.js';
+import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+import { exp, log } from '../../kernel/math.js';
+import { BLOCK, type HeadShape, valueStride } from './layout.js';
+
+/** Queries in a full tile. */
+export const TILE = 4;
+/** Numbers that describe a tile to attendKernel: first row, start of its block table, position of the first row. */
+export const TILE_WORDS = 3;
+/** Numbers that describe a sequence to attentionBackwardKernel: first row, rows, first block. */
+export const SEQUENCE_WORDS = 3;
+
+const VECTORS = 2;
+
+/** Accumulates rows x vectors products over k in [from, to): acc[r][v] += a(r, k) * column(k, v). */
+function product(
+  b: Builder,
+  acc: readonly (readonly Variable<'vec'>[])[],
+  from: I32 | number,
+  to: I32 | number,
+  a: (r: number, k: I32) => F32,
+  column: (v: number, k: I32) => Vec,
+): void {
+  b.loop(from, to, 1, (k) => {
+    const columns = acc[0].map((_, v) => column(v, k));
+    for (let r = 0; r < acc.length; r++) {
+      const broadcast = b.splat(a(r, k));
+      for (let v = 0; v < columns.length; v++)
+        acc[r][v].set(b.mulAdd(broadcast, columns[v], acc[r][v].get()));
+    }
+  });
+}
+
+function accumulators(b: Builder, rows: number, vectors: number): Variable<'vec'>[][] {
+  return Array.from({ length: rows }, () =>
+    Array.from({ length: vectors }, () => b.variable<'vec'>(b.zero())),
+  );
+}
+
+/** Groups of at most VECTORS vectors that cover n elements; the last vector may need a lane count. */
+function groups(lanes: number, n: number): { start: number; vectors: number }[] {
+  const total = Math.ceil(n / lanes);
+  const out: { start: number; vectors: number }[] = [];
+  for (let v = 0; v < total; v += VECTORS)
+    out.push({ start: v * lanes, vectors: Math.min(VECTORS, total - v) });
+  return out;
+}
+
+/** The lane count of the vector that starts at `start` of n elements; undefined where it is whole. */
+function tailCount(b: Builder, n: number, start: number): I32 | undefined {
+  return n - start < b.lanes ? b.int(n - start) : undefined;
+}
+
+/** out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator. */
+export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number): Kernel {
+  const { heads, kvHeads, headDim } = shape;
+  const stride = valueStride(target, headDim);
+  return buildKernel(
+    `attend-${rows}`,
+    target,
+    {
+      q: 'f32*',
+      keys: 'f32*',
+      values: 'f32*',
+      tiles: 'i32*',
+      tables: 'i32*',
+      out: 'f32*',
+      lse: 'f32*',
+      scratch: 'f32*',
+      /** Scratch elements for a row: at least the keys, rounded up to whole blocks. */
+      scratchStride: 'i32',
+      scale: 'f32',
+    },
+    (b, p) => {
+      b.items((item) => {
+        const head = b.rem(item, heads);
+        const tileAt = b.mul(b.div(item, heads), TILE_WORDS);
+        const kvHead = b.div(head, heads / kvHeads);
+        const firstRow = b.loadInt(p.tiles, tileAt);
+        const table = b.loadInt(p.tiles, tileAt, 1);
+        const position = b.loadInt(p.tiles, tileAt, 2);
+        const keys = b.add(position, rows);
+        const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
+        const index = Array.from({ length: rows }, (_, r) => b.add(b.mul(b.add(firstRow, r), heads), head));
+        const rowAt = index.map((i) => b.mul(i, headDim));
+        const scoreAt = index.map((_, r) => b.mul(b.add(b.mul(b.part, rows), r), p.scratchStride));
+        const blockAt = (i: I32) => b.add(b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads), kvHead);
+        const scale = b.splat(p.scale);
+
+        const peak = index.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
+        b.loop(0, blocks, 1, (block) => {
+          const keysAt = b.mul(blockAt(block), headDim * BLOCK);
+          for (const { start, vectors } of groups(b.lanes, BLOCK)) {
+            const acc = accumulators(b, rows, vectors);
+            product(
+              b,
+              acc,
+              0,
+              headDim,
+              (r, d) => b.load(p.q, b.add(rowAt[r], d)),
+              (v, d) => b.loadVec(p.keys, b.add(keysAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes),
+            );
+            const first = b.mul(block, BLOCK);
+            for (let v = 0; v < vectors; v++) {
+              const lane = start + v * b.lanes;
+              const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
+              for (let r = 0; r < rows; r++) {
+                const seen = b.lt(key, b.splatInt(b.add(position, r + 1)));
+                const score = b.select(seen, b.mul(acc[r][v].get(), scale), Number.NEGATIVE_INFINITY);
+                b.store(p.scratch, b.add(scoreAt[r], first), score, undefined, lane);
+                peak[r].set(b.max(peak[r].get(), score));
+              }
+            }
+          }
+        });
+
+        const inverse = index.map((at, r) => {
+          const highest = b.hmax(peak[r].get());
+          const wide = b.splat(highest);
+          const sum = b.variable<'vec'>(b.zero());
+          b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
+            const e = exp(b, b.sub(b.loadVec(p.scratch, b.add(scoreAt[r], i)), wide));
+            b.store(p.scratch, b.add(scoreAt[r], i), e);
+            sum.set(b.add(sum.get(), e));
+          });
+          const total = b.hsum(sum.get());
+          b.store(p.lse, at, b.add(highest, log(b, total)));
+          return b.splat(b.div(1, total));
+        });
+
+        for (const { start, vectors } of groups(b.lanes, headDim)) {
+          const acc = accumulators(b, rows, vectors);
+          b.loop(0, blocks, 1, (block) => {
+            const first = b.mul(block, BLOCK);
+            const valuesAt = b.mul(blockAt(block), stride * BLOCK);
+            product(
+              b,
+              acc,
+              0,
+              b.min(BLOCK, b.sub(keys, first)),
+              (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
+              (v, j) =>
+                b.loadVec(p.values, b.add(valuesAt, b.mul(j, stride)), undefined, start + v * b.lanes),
+            );
+          });
+          for (let r = 0; r < rows; r++) {
+            for (let v = 0; v < vectors; v++) {
+              const lane = start + v * b.lanes;
+              b.store(p.out, rowAt[r], b.mul(acc[r][v].get(), inverse[r]), tailCount(b, headDim, lane), lane);
+            }
+          }
+        }
+      });
+    },
+  );
+}
+
+/**
+ * Gradients of attention from those of its output, probabilities made anew from lse. An item is one sequence and one
+ * key/value head: it owns dk and dv of that head and dq of the query heads that share it. dq, dk, dv are overwritten.
+ */
+export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): Kernel {
+  const { heads, kvHeads, headDim } = shape;
+  const perGroup = heads / kvHeads;
+  return buildKernel(
+    'attention-backward',
+    target,
+    {
+      q: 'f32*',
+      k: 'f32*',
+      /** Keys and values, both transposed, in blocks. */
+      keys: 'f32*',
+      values: 'f32*',
+      out: 'f32*',
+      lse: 'f32*',
+      dout: 'f32*',
+      sequences: 'i32*',
+      dq: 'f32*',
+      dk: 'f32*',
+      dv: 'f32*',
+      /** Per part: TILE rows of probabilities, then TILE rows of score gradients. */
+      scratch: 'f32*',
+      scratchStride: 'i32',
+      scale: 'f32',
+    },
+    (b, p) => {
+      const kvWidth = kvHeads * headDim;
+      const spans = groups(b.lanes, headDim);
+      b.items((item) => {
+        const kvHead = b.rem(item, kvHeads);
+        const at = b.mul(b.div(item, kvHeads), SEQUENCE_WORDS);
+        const firstRow = b.loadInt(p.sequences, at);
+        const length = b.loadInt(p.sequences, at, 1);
+        const firstBlock = b.loadInt(p.sequences, at, 2);
+        const kvStart = b.add(b.mul(firstRow, kvWidth), b.mul(kvHead, headDim));
+        const scale = b.splat(p.scale);
+
+        b.loop(0, length, 1, (i) => {
+          const to = b.add(kvStart, b.mul(i, kvWidth));
+          b.vectors(headDim, (d, count) => {
+            b.store(p.dk, b.add(to, d), b.zero(), count);
+            b.store(p.dv, b.add(to, d), b.zero(), count);
+          });
+        });
+
+        const tile = (rows: number, head: I32, first: I32) => {
+          const keys = b.add(first, rows);
+          const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
+          const index = Array.from({ length: rows }, (_, r) =>
+            b.add(b.mul(b.add(b.add(firstRow, first), r), heads), head),
+          );
+          const rowAt = index.map((i) => b.mul(i, headDim));
+          const lse = index.map((i) => b.splat(b.load(p.lse, i)));
+          const probabilityAt = index.map((_, r) =>
+            b.mul(b.add(b.mul(b.part, 2 * TILE), r), p.scratchStride),
+          );
+          const gradientAt = index.map((_, r) =>
+            b.mul(b.add(b.mul(b.part, 2 * TILE), TILE + r), p.scratchStride),
+          );
+          const delta = rowAt.map((row) => {
+            const sum = b.variable<'vec'>(b.zero());
+            b.vectors(headDim, (d, count) => {
+              const o = b.loadVec(p.out, b.add(row, d), count);
+              sum.set(b.mulAdd(o, b.loadVec(p.dout, b.add(row, d), count), sum.get()));
+            });
+            return b.splat(b.hsum(sum.get()));
+          });
+
+          b.loop(0, blocks, 1, (block) => {
+            const blockAt = b.mul(b.add(b.mul(b.add(firstBlock, block), kvHeads), kvHead), headDim * BLOCK);
+            const before = b.mul(block, BLOCK);
+            for (const { start, vectors } of groups(b.lanes, BLOCK)) {
+              const scores = accumulators(b, rows, vectors);
+              const slopes = accumulators(b, rows, vectors);
+              const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) =>
+                b.loadVec(buffer, b.add(blockAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes);
+              product(b, scores, 0, headDim, (r, d) => b.load(p.q, b.add(rowAt[r], d)), column(p.keys));
+              product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
+              for (let v = 0; v < vectors; v++) {
+                const lane = start + v * b.lanes;
+                const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
+                for (let r = 0; r < rows; r++) {
+                  const seen = b.lt(key, b.splatInt(b.add(first, r + 1)));
+                  const e = exp(b, b.sub(b.mul(scores[r][v].get(), scale), lse[r]));
+                  const probability = b.select(seen, e, 0);
+                  const slope = b.mul(b.mul(e, b.sub(slopes[r][v].get(), delta[r])), scale);
+                  b.store(p.scratch, b.add(probabilityAt[r], before), probability, undefined, lane);
+                  b.store(p.scratch, b.add(gradientAt[r], before), b.select(seen, slope, 0), undefined, lane);
+                }
+              }
+            }
+          });
+
+          for (const { start, vectors } of spans) {
+            const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
+            const acc = accumulators(b, rows, vectors);
+            product(
+              b,
+              acc,
+              0,
+              keys,
+              (r, j) => b.load(p.scratch, b.add(gradientAt[r], j)),
+              (v, j) => b.loadVec(p.k, b.add(kvStart, b.mul(j, kvWidth)), count(v), start + v * b.lanes),
+            );
+            for (let r = 0; r < rows; r++) {
+              for (let v = 0; v < vectors; v++) {
+                b.store(p.dq, rowAt[r], acc[r][v].get(), count(v), start + v * b.lanes);
+              }
+            }
+            /** target[j] += sum over the tile's rows of weight[r][j] * source[r]. */
+            const spread = (source: Buffer<'f32'>, weightAt: readonly I32[], into: Buffer<'f32'>) => {
+              const held = rowAt.map((row) =>
+                Array.from({ length: vectors }, (_, v) =>
+                  b.loadVec(source, row, count(v), start + v * b.lanes),
+                ),
+              );
+              b.loop(0, keys, 1, (j) => {
+                const to = b.add(kvStart, b.mul(j, kvWidth));
+                const sums = Array.from({ length: vectors }, (_, v) =>
+                  b.loadVec(into, to, count(v), start + v * b.lanes),
+                );
+                for (let r = 0; r < rows; r++) {
+                  const weight = b.splat(b.load(p.scratch, b.add(weightAt[r], j)));
+                  for (let v = 0; v < vectors; v++) sums[v] = b.mulAdd(weight, held[r][v], sums[v]);
+                }
+                for (let v = 0; v < vectors; v++) b.store(into, to, sums[v], count(v), start + v * b.lanes);
+              });
+            };
+            spread(p.q, gradientAt, p.dk);
+            spread(p.dout, probabilityAt, p.dv);
+          }
+        };
+
+        b.loop(0, perGroup, 1, (inGroup) => {
+          const head = b.add(b.mul(kvHead, perGroup), inGroup);
+          const whole = b.sub(length, b.rem(length, TILE));
+          b.loop(0, whole, TILE, (first) => tile(TILE, head, first));
+          b.loop(whole, length, 1, (first) => tile(1, head, first));
+        });
+      });
+    },
+  );
+}

@@ -1,0 +1,87 @@
+// How keys and values lie in memory for attention: blocks of 16 positions, shared by training and generation.
+//
+// Keys are kept transposed, [blocks, kvHeads, headDim, 16], so that vectors run over positions; values as
+// [blocks, kvHeads, 16, vStride], so that vectors run over the head's dimension. Position p of a sequence is in entry
+// floor(p / 16) of its block table: blocks are aligned to absolute positions, so a row's result is the same alone, in
+// a batch, or after a shared prefix.
+import { buildKernel } from '../../kernel/builder.js';
+import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+
+/** Positions in a block: a multiple of every target's lanes. */
+export const BLOCK = 16;
+
+export interface HeadShape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/** Elements between the values of neighbouring positions: headDim rounded up to whole vectors. */
+export function valueStride(target: TargetInfo, headDim: number): number {
+  return Math.ceil(headDim / target.lanes) * target.lanes;
+}
+
+/** Elements of one block's transposed keys and of its values. */
+export function blockSizes(
+  target: TargetInfo,
+  { kvHeads, headDim }: HeadShape,
+): { keys: number; values: number } {
+  return { keys: kvHeads * headDim * BLOCK, values: kvHeads * valueStride(target, headDim) * BLOCK };
+}
+
+export function shapeKey({ heads, kvHeads, headDim }: HeadShape): string {
+  return `${heads}/${kvHeads}/${headDim}`;
+}
+
+/** Writes x[rows, kvHeads * headDim] transposed into blocks: slot[row] = block * 16 + place. An item is a row. */
+export function storeTransposedKernel(target: TargetInfo, { kvHeads, headDim }: HeadShape): Kernel {
+  return buildKernel('store-transposed', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
+    b.items((row) => {
+      const slot = b.loadInt(p.slot, row);
+      const place = b.rem(slot, BLOCK);
+      const to = b.add(b.mul(b.div(slot, BLOCK), kvHeads * headDim * BLOCK), place);
+      const from = b.mul(row, kvHeads * headDim);
+      b.loop(0, kvHeads * headDim, 1, (i) =>
+        b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i))),
+      );
+    });
+  });
+}
+
+/** Writes x[rows, kvHeads * headDim] into value blocks, the padding as 0. An item is a row. */
+export function storeRowsKernel(target: TargetInfo, { kvHeads, headDim }: HeadShape): Kernel {
+  const stride = valueStride(target, headDim);
+  return buildKernel('store-rows', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
+    b.items((row) => {
+      const slot = b.loadInt(p.slot, row);
+      const place = b.rem(slot, BLOCK);
+      const block = b.mul(b.div(slot, BLOCK), kvHeads * BLOCK);
+      for (let head = 0; head < kvHeads; head++) {
+        const to = b.mul(b.add(b.add(block, head * BLOCK), place), stride);
+        const from = b.add(b.mul(row, kvHeads * headDim), head * headDim);
+        for (let i = 0; i < stride; i += b.lanes) {
+          const count = headDim - i < b.lanes ? b.int(headDim - i) : undefined;
+          b.store(p.blocks, to, b.loadVec(p.x, from, count, i), undefined, i);
+        }
+      }
+    });
+  });
+}
+
+/** Copies whole blocks of `size` elements: block to[i] = block from[i]. An item is a block. */
+export function copyBlocksKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'copy-blocks',
+    target,
+    { blocks: 'f32*', from: 'i32*', to: 'i32*', size: 'i32' },
+    (b, p) => {
+      b.items((item) => {
+        const from = b.mul(b.loadInt(p.from, item), p.size);
+        const to = b.mul(b.loadInt(p.to, item), p.size);
+        b.vectors(p.size, (i, count) =>
+          b.store(p.blocks, b.add(to, i), b.loadVec(p.blocks, b.add(from, i), count), count),
+        );
+      });
+    },
+  );
+}

@@ -1,0 +1,215 @@
+// Kernels of the matrix product: packing into panels, and a register-tiled product over packed panels.
+//
+// B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right. Every path
+// accumulates over k in rising order into one accumulator an element, so a row's result depends neither on the rows
+// beside it nor on how the work was cut.
+import {
+  type Buffer,
+  type Builder,
+  buildKernel,
+  type I32,
+  type Variable,
+  type Vec,
+} from '../../kernel/builder.js';
+import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+
+/** Vectors across a tile. */
+const TILE_VECTORS = 2;
+/** Rows of a tile: accumulators, the panel's vectors and one broadcast fill the vector registers. */
+export function tileRows(target: TargetInfo): number {
+  return Math.floor((target.vectorRegisters - TILE_VECTORS - 1) / TILE_VECTORS);
+}
+export function panelWidth(target: TargetInfo): number {
+  return TILE_VECTORS * target.lanes;
+}
+/** Steps of k between reloads of the accumulators: a panel's part stays in the first-level cache. */
+const K_BLOCK = 512;
+const UNROLL = 4;
+
+/** How A lies in memory: `rows` is [m, k], `columns` is [k, m]; `lda` is the distance between its rows. */
+export type Layout = 'rows' | 'columns';
+
+/**
+ * C[m, n] = A B, or C += A B. An item is a block of rows times a block of panels: item = rowBlock * panelBlocks +
+ * panelBlock.
+ */
+export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
+  return buildKernel(
+    `matmul-${layout}`,
+    target,
+    {
+      a: 'f32*',
+      b: 'f32*',
+      c: 'f32*',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+      lda: 'i32',
+      ldc: 'i32',
+      accumulate: 'i32',
+      rowsPerItem: 'i32',
+      panelsPerItem: 'i32',
+      panelBlocks: 'i32',
+    },
+    (b, p) => {
+      const width = panelWidth(target);
+      const rows = tileRows(target);
+      const panels = b.div(b.add(p.n, width - 1), width);
+      b.items((item) => {
+        const rowBlock = b.div(item, p.panelBlocks);
+        const firstRow = b.mul(rowBlock, p.rowsPerItem);
+        const lastRow = b.min(p.m, b.add(firstRow, p.rowsPerItem));
+        const firstPanel = b.mul(b.rem(item, p.panelBlocks), p.panelsPerItem);
+        const lastPanel = b.min(panels, b.add(firstPanel, p.panelsPerItem));
+        b.loop(0, p.k, K_BLOCK, (k0) => {
+          const k1 = b.min(p.k, b.add(k0, K_BLOCK));
+          const fresh = b.and(b.eq(k0, 0), b.eq(p.accumulate, 0));
+          b.loop(firstPanel, lastPanel, 1, (panel) => {
+            const column = b.mul(panel, width);
+            const columns = b.sub(p.n, column);
+            const panelStart = b.mul(b.mul(panel, p.k), width);
+            const whole = b.sub(lastRow, b.rem(b.sub(lastRow, firstRow), rows));
+            const tile = (count: number, row: I32) =>
+              matmulTile(b, { ...p, layout, width, count, row, k0, k1, fresh, column, columns, panelStart });
+            b.loop(firstRow, whole, rows, (row) => tile(rows, row));
+            let row = whole;
+            for (const count of [4, 2, 1]) {
+              if (count >= rows) continue;
+              const start = row;
+              const some = b.le(count, b.sub(lastRow, start));
+              b.if(some, () => tile(count, start));
+              row = b.add(start, b.mul(some, count));
+            }
+          });
+        });
+      });
+    },
+  );
+}
+
+interface Tile {
+  a: Buffer<'f32'>;
+  b: Buffer<'f32'>;
+  c: Buffer<'f32'>;
+  lda: I32;
+  ldc: I32;
+  layout: Layout;
+  width: number;
+  /** Rows of this tile. */
+  count: number;
+  row: I32;
+  k0: I32;
+  k1: I32;
+  fresh: I32;
+  column: I32;
+  /** Columns from `column` to the end of C. */
+  columns: I32;
+  panelStart: I32;
+}
+
+function matmulTile(b: Builder, t: Tile): void {
+  const { lanes } = b;
+  const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.ldc), t.column));
+  const acc: Variable<'vec'>[][] = cAt.map(() =>
+    Array.from({ length: TILE_VECTORS }, () => b.variable<'vec'>(b.zero())),
+  );
+  const inside = b.le(t.width, t.columns);
+  /** Calls body with a lane count where the tile hangs over the right edge. */
+  const atEdge = (body: (count: (v: number) => I32 | undefined) => void) =>
+    b.if(
+      inside,
+      () => body(() => undefined),
+      () => body((v) => b.sub(t.columns, v * lanes)),
+    );
+  const each = (body: (r: number, v: number) => void) => {
+    for (let r = 0; r < t.count; r++) for (let v = 0; v < TILE_VECTORS; v++) body(r, v);
+  };
+  b.if(b.eq(t.fresh, 0), () =>
+    atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(t.c, cAt[r], count(v), v * lanes)))),
+  );
+  const rowStart = cAt.map((_, r) => b.mul(b.add(t.row, r), t.lda));
+  const step = (k: I32, u: number) => {
+    const panelAt = b.add(t.panelStart, b.mul(k, t.width));
+    const vectors: Vec[] = [];
+    for (let v = 0; v < TILE_VECTORS; v++)
+      vectors.push(b.loadVec(t.b, panelAt, undefined, u * t.width + v * lanes));
+    const columnAt = t.layout === 'columns' ? b.add(b.mul(b.add(k, u), t.lda), t.row) : null;
+    for (let r = 0; r < t.count; r++) {
+      const a = columnAt ? b.load(t.a, columnAt, r) : b.load(t.a, b.add(rowStart[r], k), u);
+      const broadcast = b.splat(a);
+      for (let v = 0; v < TILE_VECTORS; v++) acc[r][v].set(b.mulAdd(broadcast, vectors[v], acc[r][v].get()));
+    }
+  };
+  const unrolled = b.sub(t.k1, b.rem(b.sub(t.k1, t.k0), UNROLL));
+  b.loop(t.k0, unrolled, UNROLL, (k) => {
+    for (let u = 0; u < UNROLL; u++) step(k, u);
+  });
+  b.loop(unrolled, t.k1, 1, (k) => step(k, 0));
+  atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
+}
+
+/** Packs B[k, n] (row distance ldb) into panels. An item is a panel. */
+export function packKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'pack',
+    target,
+    { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldb: 'i32' },
+    (b, p) => {
+      const width = panelWidth(target);
+      b.items((panel) => {
+        const column = b.mul(panel, width);
+        const columns = b.sub(p.n, column);
+        const start = b.mul(b.mul(panel, p.k), width);
+        const copy = (count: (v: number) => I32 | undefined) =>
+          b.loop(0, p.k, 1, (k) => {
+            const from = b.add(b.mul(k, p.ldb), column);
+            const to = b.add(start, b.mul(k, width));
+            for (let v = 0; v < TILE_VECTORS; v++) {
+              b.store(p.packed, to, b.loadVec(p.source, from, count(v), v * b.lanes), undefined, v * b.lanes);
+            }
+          });
+        b.if(
+          b.le(width, columns),
+          () => copy(() => undefined),
+          () => copy((v) => b.sub(columns, v * b.lanes)),
+        );
+      });
+    },
+  );
+}
+
+/** Packs the transpose of W[n, k] (row distance ldw) into panels of [k, n]. An item is a panel. */
+export function packTransposedKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'pack-transposed',
+    target,
+    { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldw: 'i32' },
+    (b, p) => {
+      const width = panelWidth(target);
+      b.items((panel) => {
+        const start = b.mul(b.mul(panel, p.k), width);
+        for (let j = 0; j < width; j++) {
+          const row = b.add(b.mul(panel, width), j);
+          const from = b.mul(row, p.ldw);
+          b.if(
+            b.lt(row, p.n),
+            () =>
+              b.loop(0, p.k, 1, (k) =>
+                b.store(
+                  p.packed,
+                  b.add(start, b.mul(k, width)),
+                  b.load(p.source, b.add(from, k)),
+                  undefined,
+                  j,
+                ),
+              ),
+            () =>
+              b.loop(0, p.k, 1, (k) =>
+                b.store(p.packed, b.add(start, b.mul(k, width)), b.float(0), undefined, j),
+              ),
+          );
+        }
+      });
+    },
+  );
+}

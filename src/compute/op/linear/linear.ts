@@ -1,0 +1,155 @@
+// The linear layer y = x W^T and its gradients, on packed matrix products.
+import { refuse } from '../../../errors.js';
+import type { Context, Parameter } from '../../autograd.js';
+import type { Device } from '../../device/device.js';
+import { matrixShape, type Tensor } from '../../tensor.js';
+import {
+  type Layout,
+  matmulKernel,
+  packKernel,
+  packTransposedKernel,
+  panelWidth,
+  tileRows,
+} from './kernel.js';
+
+/** Rows of A that one item of work covers: with K_BLOCK columns they stay in the second-level cache. */
+const ROWS_PER_ITEM = 96;
+/** Items wanted at least, so that a fixed partition is even. */
+const ITEMS = 16;
+/** Floating-point operations under which waking a second thread does not pay. */
+const SERIAL_FLOPS = 200_000;
+
+/** A matrix packed for the right side of a product: k rows, n columns. */
+export interface Packed {
+  readonly tensor: Tensor;
+  readonly k: number;
+  readonly n: number;
+}
+
+export interface MatmulOptions {
+  readonly a: Tensor;
+  readonly layout: Layout;
+  readonly b: Packed;
+  readonly c: Tensor;
+  readonly m: number;
+  /** Distance between rows of A as it lies in memory. */
+  readonly lda: number;
+  readonly accumulate: boolean;
+}
+
+/** C[m, n] = A B or C += A B. @throws RetortError bad-kernel when the shapes do not fit */
+export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: MatmulOptions): void {
+  const { k, n } = b;
+  const aSize = layout === 'rows' ? (m - 1) * lda + k : (k - 1) * lda + m;
+  if (m > 0 && (aSize > a.size || m * n > c.size || k < 1)) {
+    throw refuse(
+      'bad-kernel',
+      `matrix product [${m}, ${k}] x [${k}, ${n}]`,
+      [a.shape, c.shape],
+      'shapes must fit',
+    );
+  }
+  const target = device.target;
+  const width = panelWidth(target);
+  const panels = Math.ceil(n / width);
+  const rowsPerItem = Math.max(tileRows(target), ROWS_PER_ITEM - (ROWS_PER_ITEM % tileRows(target)));
+  const rowBlocks = Math.ceil(m / rowsPerItem);
+  const panelsPerItem = Math.ceil(panels / Math.min(panels, Math.ceil(ITEMS / rowBlocks)));
+  const panelBlocks = Math.ceil(panels / panelsPerItem);
+  const flops = 2 * Math.min(m, rowsPerItem) * panelsPerItem * width * k;
+  device.launch(
+    device.kernel(`matmul-${layout}`, (t) => matmulKernel(t, layout)),
+    rowBlocks * panelBlocks,
+    [a, b.tensor, c],
+    [m, n, k, lda, n, accumulate ? 1 : 0, rowsPerItem, panelsPerItem, panelBlocks],
+    Math.ceil(SERIAL_FLOPS / flops),
+  );
+}
+
+/** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
+export function pack(
+  device: Device,
+  source: Tensor,
+  k: number,
+  n: number,
+  transposed: boolean,
+  into?: Tensor,
+): Packed {
+  const width = panelWidth(device.target);
+  const panels = Math.ceil(n / width);
+  const tensor = into ?? device.temporary([panels, k, width]);
+  const kernel = transposed
+    ? device.kernel('pack-transposed', packTransposedKernel)
+    : device.kernel('pack', packKernel);
+  device.launch(
+    kernel,
+    panels,
+    [source, tensor],
+    [n, k, transposed ? k : n],
+    Math.ceil(20_000 / (k * width)),
+  );
+  return { tensor, k, n };
+}
+
+/** The parameter's packed copy, made anew only after its value changed. */
+function packedWeight(device: Device, w: Parameter, transposed: boolean): Packed {
+  const [rows, columns] = matrixShape(w.value);
+  const k = transposed ? columns : rows;
+  const n = transposed ? rows : columns;
+  const key = transposed ? 'transposed' : 'straight';
+  let held = w.packed.get(key);
+  if (!held) {
+    const width = panelWidth(device.target);
+    held = { tensor: device.tensor('packed', [Math.ceil(n / width), k, width]), version: -1 };
+    w.packed.set(key, held);
+  }
+  if (held.version !== w.version) {
+    pack(device, w.value, k, n, transposed, held.tensor);
+    held.version = w.version;
+  }
+  return { tensor: held.tensor, k, n };
+}
+
+/**
+ * y[rows, out] = x[rows, in] W^T with W[out, in].
+ * @throws RetortError bad-kernel when x's columns are not W's
+ */
+export function linear({ device, tape }: Context, x: Tensor, w: Parameter): Tensor {
+  const [rows, inputs] = matrixShape(x);
+  const [outputs, columns] = matrixShape(w.value);
+  if (inputs !== columns)
+    throw refuse('bad-kernel', `linear ${w.name} with W [${w.value.shape}]`, x.shape, 'shapes must fit');
+  const y = device.temporary([rows, outputs]);
+  const product = { layout: 'rows', m: rows } as const;
+  if (rows > 0) {
+    matmul(device, {
+      ...product,
+      a: x,
+      b: packedWeight(device, w, true),
+      c: y,
+      lda: inputs,
+      accumulate: false,
+    });
+  }
+  tape?.record([y], () => {
+    const dy = tape.arrived(y);
+    if (!dy || rows === 0) return;
+    const dx = tape.contribute(x);
+    const straight = packedWeight(device, w, false);
+    matmul(device, { ...product, a: dy, b: straight, c: dx.tensor, lda: outputs, accumulate: dx.accumulate });
+    if (!w.gradient) return;
+    const mark = device.mark();
+    const b = pack(device, x, rows, inputs, false);
+    matmul(device, {
+      a: dy,
+      layout: 'columns',
+      b,
+      c: w.gradient,
+      m: outputs,
+      lda: outputs,
+      accumulate: true,
+    });
+    device.rewind(mark);
+  });
+  return y;
+}

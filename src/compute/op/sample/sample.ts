@@ -1,0 +1,228 @@
+// The sampler: one token a row from logits, by temperature, top-k, top-p, min-p and a given random number.
+//
+// Order as in Hugging Face's generate: temperature, top-k, top-p over what is left, min-p. Each is a threshold on the
+// scaled logit; a threshold is found by bisection, and tokens tied at it are all kept.
+import { refuse } from '../../../errors.js';
+import type { Device } from '../../device/device.js';
+import { type Builder, buildKernel, type F32, type I32, type Mask, type Vec } from '../../kernel/builder.js';
+import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+import { exp, log } from '../../kernel/math.js';
+import { matrixShape, type Tensor } from '../../tensor.js';
+import { rowPeak, rowSums } from '../token-logprob/token-logprob.js';
+
+/** Below this scaled logit, relative to the best, e^z is 0 in float32. */
+const FLOOR = -110;
+/** Halvings of [FLOOR, 0] until neighbouring floats are reached. */
+const HALVINGS = 40;
+/** The largest float below 1, so that a random number of almost 1 still picks a token. */
+const BELOW_ONE = 1 - 2 ** -23;
+
+function sampleKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'sample',
+    target,
+    {
+      logits: 'f32*',
+      temperature: 'f32*',
+      topK: 'i32*',
+      topP: 'f32*',
+      minP: 'f32*',
+      random: 'f32*',
+      token: 'i32*',
+      logprob: 'f32*',
+      samplingLogprob: 'f32*',
+      n: 'i32',
+    },
+    (b, p) => {
+      b.items((row) => {
+        const at = b.mul(row, p.n);
+        const temperature = b.load(p.temperature, row);
+        const peak = rowPeak(b, p.logits, at, p.n);
+        const plain = rowSums(b, p.logits, at, p.n, peak, b.float(1));
+        const greedy = b.eq(temperature, 0);
+        const inverse = b.div(1, b.select(greedy, 1, temperature));
+        const token = b.variable(b.int(0));
+
+        b.if(
+          greedy,
+          () => token.set(firstBest(b, p.logits, at, p.n, peak)),
+          () => {
+            const scaled = (i: I32, count?: I32): Vec =>
+              b.mul(b.sub(b.loadVec(p.logits, b.add(at, i), count), b.splat(peak)), b.splat(inverse));
+            const threshold = b.variable(b.float(FLOOR));
+            /** Raises the threshold as far as enough(threshold) still holds. */
+            const raise = (enough: (t: F32) => I32) =>
+              b.if(
+                enough(b.float(0)),
+                () => threshold.set(b.float(0)),
+                () => {
+                  const low = b.variable(threshold.get());
+                  const high = b.variable(b.float(0));
+                  b.loop(0, HALVINGS, 1, () => {
+                    const middle = b.mul(b.add(low.get(), high.get()), 0.5);
+                    const holds = enough(middle);
+                    low.set(b.select(holds, middle, low.get()));
+                    high.set(b.select(holds, high.get(), middle));
+                  });
+                  threshold.set(low.get());
+                },
+              );
+            /** Sum over the row of value(z) where z is at or above t. */
+            const total = (t: F32, value: (z: Vec) => Vec): F32 => {
+              const sum = b.variable(b.zero());
+              b.vectors(p.n, (i, count) => {
+                const z = scaled(i, count);
+                sum.set(b.add(sum.get(), b.select(kept(b, z, t, count), value(z), 0)));
+              });
+              return b.hsum(sum.get());
+            };
+            const topK = b.loadInt(p.topK, row);
+            b.if(b.and(b.lt(0, topK), b.lt(topK, p.n)), () => {
+              const wanted = b.toFloat(topK);
+              raise((t) =>
+                b.le(
+                  wanted,
+                  total(t, () => b.splat(1)),
+                ),
+              );
+            });
+            const topP = b.load(p.topP, row);
+            b.if(b.lt(topP, 1), () => {
+              const wanted = b.mul(
+                topP,
+                total(threshold.get(), (z) => exp(b, z)),
+              );
+              raise((t) =>
+                b.le(
+                  wanted,
+                  total(t, (z) => exp(b, z)),
+                ),
+              );
+            });
+            const minP = b.load(p.minP, row);
+            b.if(b.lt(0, minP), () => threshold.set(b.max(threshold.get(), log(b, minP))));
+
+            const weight = (i: I32, count?: I32): Vec => {
+              const z = scaled(i, count);
+              return b.select(kept(b, z, threshold.get(), count), exp(b, z), 0);
+            };
+            // The total is summed as the search below sums it, so that the search always ends inside.
+            const all = b.variable(b.float(0));
+            b.vectors(p.n, (i, count) => all.set(b.add(all.get(), b.hsum(weight(i, count)))));
+            const goal = b.mul(all.get(), b.min(b.load(p.random, row), BELOW_ONE));
+            const passed = b.variable(b.float(0));
+            const found = b.variable(b.int(0));
+            b.vectors(p.n, (i, count) => {
+              b.if(b.eq(found.get(), 0), () => {
+                const next = b.add(passed.get(), b.hsum(weight(i, count)));
+                b.if(
+                  b.lt(goal, next),
+                  () => {
+                    found.set(b.int(1));
+                    pickWithin(i, count);
+                  },
+                  () => passed.set(next),
+                );
+              });
+            });
+            function pickWithin(start: I32, count: I32 | undefined): void {
+              const open = b.variable(b.int(1));
+              const sum = b.variable(passed.get());
+              b.loop(0, count ?? b.lanes, 1, (lane) => {
+                const z = b.mul(b.sub(b.load(p.logits, b.add(b.add(at, start), lane)), peak), inverse);
+                const e = b.select(b.le(threshold.get(), z), exp(b, z), 0);
+                // Rounding may leave the goal above the last partial sum; then the last possible token stands.
+                b.if(b.and(open.get(), b.lt(0, e)), () => token.set(b.add(start, lane)));
+                sum.set(b.add(sum.get(), e));
+                open.set(b.and(open.get(), b.le(sum.get(), goal)));
+              });
+            }
+          },
+        );
+        const chosen = b.sub(b.load(p.logits, b.add(at, token.get())), peak);
+        const logprob = b.sub(chosen, log(b, plain.sum));
+        b.store(p.token, row, token.get());
+        b.store(p.logprob, row, logprob);
+        const { sum } = rowSums(b, p.logits, at, p.n, peak, inverse);
+        b.store(p.samplingLogprob, row, b.sub(b.mul(chosen, inverse), log(b, sum)));
+      });
+    },
+  );
+}
+
+function kept(b: Builder, z: Vec, threshold: F32, count: I32 | undefined): Mask {
+  const above = b.le(b.splat(threshold), z);
+  return count ? b.and(above, b.firstLanes(count)) : above;
+}
+
+/** The first index whose logit is the peak. */
+function firstBest(b: Builder, logits: Parameters<typeof rowPeak>[1], at: I32, n: I32, peak: F32): I32 {
+  const best = b.variable(n);
+  b.loop(0, n, 1, (i) => {
+    const index = b.select(b.eq(b.load(logits, b.add(at, i)), peak), i, n);
+    best.set(b.min(best.get(), index));
+  });
+  // Logits that are all NaN have no best; token 0 stands, and the log-probability is NaN for the caller to see.
+  return b.select(b.lt(best.get(), n), best.get(), b.int(0));
+}
+
+/** How one row is sampled. */
+export interface Sampling {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 keeps all. */
+  readonly topK: number;
+  /** 1 keeps all. */
+  readonly topP: number;
+  /** 0 keeps all. */
+  readonly minP: number;
+  /** Uniform in [0, 1). */
+  readonly random: number;
+}
+
+export interface Sampled {
+  readonly tokens: Int32Array;
+  /** Log-probability under the model as it is. */
+  readonly logprobs: Float32Array;
+  /** Log-probability at the sampling temperature, before truncation. For greedy rows: the same as logprobs. */
+  readonly samplingLogprobs: Float32Array;
+}
+
+/** Samples one token for each row of logits[rows, vocab]. */
+export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]): Sampled {
+  const [count, n] = matrixShape(logits);
+  if (rows.length !== count)
+    throw refuse('bad-kernel', `sampling for ${count} rows`, rows.length, 'give one a row');
+  const mark = device.mark();
+  const floats = (f: (s: Sampling) => number) => device.upload(rows.map(f), 'f32');
+  const [token, logprob, samplingLogprob] = (['i32', 'f32', 'f32'] as const).map((e) =>
+    device.temporary([count], e),
+  );
+  device.launch(
+    device.kernel('sample', sampleKernel),
+    count,
+    [
+      logits,
+      floats((s) => s.temperature),
+      device.upload(
+        rows.map((s) => s.topK),
+        'i32',
+      ),
+      floats((s) => s.topP),
+      floats((s) => s.minP),
+      floats((s) => s.random),
+      token,
+      logprob,
+      samplingLogprob,
+    ],
+    [n],
+    16,
+  );
+  const sampled = {
+    tokens: device.ints(token).slice(),
+    logprobs: device.floats(logprob).slice(),
+    samplingLogprobs: device.floats(samplingLogprob).slice(),
+  };
+  device.rewind(mark);
+  return sampled;
+}
