@@ -14,7 +14,7 @@ import {
   operatorsOf,
   parseExpression,
 } from './expression.js';
-import { readOptions, readProblem } from './options.js';
+import { readOptions, readProblem, templateFor, wordingOption } from './options.js';
 import { randomFor } from './random.js';
 import type { TaskKind } from './registry.js';
 import type { Task } from './task.js';
@@ -39,10 +39,7 @@ const optionSchema = z.object({
     .default('+-*/')
     .describe('operators that answers may use'),
   maxIntermediate: whole.max(2000).default(150).describe('every problem has a solution within this limit'),
-  wording: z
-    .enum(['terse', 'words'])
-    .default('terse')
-    .describe('how a problem is put: for tiny models or large'),
+  wording: wordingOption,
   trace: z
     .enum(['search', 'raw'])
     .default('search')
@@ -118,7 +115,7 @@ export function countdown(options: CountdownOptions = {}): Task<CountdownProblem
         raw: o.trace === 'raw',
       }),
     alphabet: o.wording === 'words' ? undefined : '0123456789 +-*/()=?:<>',
-    template: o.wording === 'words' ? 'r1' : 'terse',
+    template: templateFor(o.wording),
   });
   // Options under which a split is empty are refused now, not in the middle of a run.
   task.problem('train', 0, 0);

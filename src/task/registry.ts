@@ -1,6 +1,11 @@
 // The tasks that ship, by name. A new task: one file, one line here, one row in the tests.
 import { RetortError } from '../errors.js';
+import { CHAIN_SUM } from './chain-sum.js';
 import { COUNTDOWN } from './countdown.js';
+import { GSM8K } from './gsm8k.js';
+import { LETTER_COUNT } from './letter-count.js';
+import { MULTIPLY } from './multiply.js';
+import { NUMBER_SORT } from './number-sort.js';
 import { describeOptions, nearest, type OptionHelp, type OptionSchema } from './options.js';
 import type { Task } from './task.js';
 
@@ -15,6 +20,11 @@ export interface TaskKind {
 
 const KINDS: Readonly<Record<string, TaskKind>> = {
   countdown: COUNTDOWN,
+  'chain-sum': CHAIN_SUM,
+  multiply: MULTIPLY,
+  'letter-count': LETTER_COUNT,
+  'number-sort': NUMBER_SORT,
+  gsm8k: GSM8K,
 };
 
 /** The names of the tasks that ship, in the order of the documentation. */
