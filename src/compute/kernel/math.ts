@@ -31,7 +31,7 @@ function powerOfTwo(b: Builder, n: V): V {
 
 // ln 2 in two parts; n times the first is exact for exponents n.
 const LN2_HIGH = 0.693359375;
-const LN2_LOW = -2.12194440e-4;
+const LN2_LOW = -0.00021219444;
 
 /**
  * e^x within 2 ulp, denormal results included. 0 where e^x is below half the smallest denormal (from about -104 down),
