@@ -63,12 +63,21 @@ export function recoverDirectory(path: string): void {
   else fs.renameSync(replaced(path), path);
 }
 
-/** Runs `recoverDirectory` for every interrupted write among the entries of a folder. */
+/** Finishes or takes back every interrupted write and removal among the entries of a folder. */
 export function recoverEntries(folder: string): void {
   for (const name of fs.readdirSync(folder)) {
-    const match = /^(.+)\.(new|old)\.tmp$/.exec(name);
-    if (match) recoverDirectory(join(folder, match[1]!));
+    const match = /^(.+)\.(new|old|gone)\.tmp$/.exec(name);
+    if (match?.[2] === 'gone') fs.rmSync(join(folder, name), { recursive: true, force: true });
+    else if (match) recoverDirectory(join(folder, match[1]!));
   }
+}
+
+/** Removes a folder so that, whenever it is interrupted, no half of it stays under its name. */
+export function removeDirectory(path: string): void {
+  const gone = `${path}.gone.tmp`;
+  fs.rmSync(gone, { recursive: true, force: true });
+  fs.renameSync(path, gone);
+  fs.rmSync(gone, { recursive: true, force: true });
 }
 
 /**
