@@ -108,7 +108,9 @@ export function writeDirectoryAtomically(finalPath: string, fill: (temporaryPath
       if (placed) fs.renameSync(finalPath, next);
       recoverDirectory(finalPath);
     });
-    throw storageError(error, finalPath, `what ${parent} held before is unchanged`);
+    // What a full disk stopped inside the folder is gone with it: the message is about the folder.
+    const first = error instanceof RetortError && error.code === 'storage' ? (error.cause ?? error) : error;
+    throw storageError(first, finalPath, `what ${parent} held before is unchanged`);
   }
 }
 

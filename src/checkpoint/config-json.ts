@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { RetortError } from '../errors.js';
 import { type LlamaConfig, validateConfig } from '../model/config.js';
-import { parseJson } from './files.js';
+import { checkJson, parseJson } from './files.js';
 
 const count = z.number().int();
 const tokenId = z.number().int().min(0);
@@ -46,7 +46,13 @@ type ConfigJson = z.infer<typeof schema>;
  * the Llama family here does not have (another architecture, biases, scaled rotary embedding, quantized weights).
  */
 export function parseLlamaConfig(text: string, path: string): LlamaConfig {
-  const json = parseJson(text, path, schema, 'bad-model');
+  const plain = parseJson(text, path, z.looseObject({}), 'bad-model');
+  if (String(plain.format).startsWith('retort-run'))
+    throw new RetortError(
+      'bad-model',
+      `${path} is that of a run, not of a model; name one of the run's models: checkpoints/step-N in its folder`,
+    );
+  const json = checkJson(plain, path, schema, 'bad-model');
   refuseOthers(json, path);
   const heads = json.num_attention_heads;
   const config: LlamaConfig = {

@@ -145,6 +145,10 @@ test('checkpoints: save, list, keep the last, load, use as a model folder', () =
   const newest = newestCheckpoint(run, silent);
   assert.equal(newest.step, 100);
   check(newest);
+  assert.throws(
+    () => readModelFolder(dir),
+    refused('bad-model', /is that of a run, not of a model; .*checkpoints\/step-N/),
+  );
   const folder = readModelFolder(newest.path);
   assert.deepEqual(folder.config, config);
   folder.close();
@@ -213,7 +217,10 @@ test('a full disk leaves the checkpoints before', () => {
   });
   assert.throws(
     () => saveCheckpoint(run, 2, content(2)),
-    refused('storage', /cannot write .*model\.safetensors.*the disk is full/),
+    refused(
+      'storage',
+      /cannot write \S*checkpoints\/step-2: the disk is full; what \S*checkpoints held before is unchanged/,
+    ),
   );
   mock.restoreAll();
   assert.deepEqual(fs.readdirSync(join(dir, 'checkpoints')), ['step-1']);
