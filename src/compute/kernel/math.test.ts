@@ -1,8 +1,8 @@
 // exp and log against double precision, over dense sweeps and at the edges of their ranges.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { wasmRunner } from '../../../test/support/wasm-runner.js';
 import { wasmTarget } from '../target/wasm-detect.js';
-import { wasmRunner } from '../target/wasm-runner.js';
 import { type Builder, buildKernel, type Value } from './builder.js';
 import { interpret } from './interpreter.js';
 import type { Kernel, TargetInfo } from './ir.js';

@@ -1,8 +1,9 @@
-// Runs a kernel through WebAssembly on typed arrays of the caller's, for tests and measurements.
-import { RetortError } from '../../errors.js';
-import type { InterpretedKernel } from '../kernel/interpreter.js';
-import type { Kernel, TargetInfo } from '../kernel/ir.js';
-import { compileWasm } from './wasm.js';
+// Runs a kernel through WebAssembly on typed arrays of the caller's, with guard zones, for tests.
+
+import type { InterpretedKernel } from '../../src/compute/kernel/interpreter.js';
+import type { Kernel, TargetInfo } from '../../src/compute/kernel/ir.js';
+import { compileWasm } from '../../src/compute/target/wasm.js';
+import { RetortError } from '../../src/errors.js';
 
 /** Bytes before, between and after the buffers. */
 const GUARD = 256;

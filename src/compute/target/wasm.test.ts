@@ -1,0 +1,68 @@
+// The WebAssembly target against the interpreter, bit for bit, on random kernels with guard zones around the buffers.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { randomKernel } from '../../../test/support/random-kernel.js';
+import { wasmRunner } from '../../../test/support/wasm-runner.js';
+import { buildKernel } from '../kernel/builder.js';
+import { interpret } from '../kernel/interpreter.js';
+import type { TargetInfo } from '../kernel/ir.js';
+import { compileWasm } from './wasm.js';
+import { wasmTarget } from './wasm-detect.js';
+
+type Arrays = readonly (Float32Array | Int32Array)[];
+
+/** Where two lists of arrays first differ; one NaN is like another, zeros of different sign are not alike. */
+function difference(wanted: Arrays, got: Arrays): string | undefined {
+  for (const [i, w] of wanted.entries())
+    for (const [j, v] of w.entries())
+      if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
+  return undefined;
+}
+
+const modes = [true, false].filter((fused) => !fused || wasmTarget().fusedMulAdd);
+
+for (const fusedMulAdd of modes) {
+  const target: TargetInfo = { ...wasmTarget(), fusedMulAdd };
+  test(`1,000 random kernels as the interpreter, mulAdd ${fusedMulAdd ? '' : 'not '}fused`, () => {
+    let changed = 0;
+    for (let seed = 1; seed <= 1000; seed++) {
+      const { kernel, buffers, scalars } = randomKernel(seed, target);
+      const wanted = buffers.map((b) => b.slice());
+      const got = buffers.map((b) => b.slice());
+      interpret(kernel, target, wanted, scalars);
+      wasmRunner(kernel, target)(got, scalars);
+      assert.equal(difference(wanted, got), undefined, `seed ${seed}`);
+      if (difference(wanted, buffers)) changed++;
+    }
+    // Kernels that write nothing would agree too.
+    assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
+  });
+}
+
+test('the guard zones notice a store outside a buffer', () => {
+  const target = wasmTarget();
+  for (const at of [8, -1]) {
+    const kernel = buildKernel('stray', target, { y: 'f32*' }, (b, { y }) =>
+      b.store(y, b.add(b.part, at), b.float(1)),
+    );
+    assert.throws(() => wasmRunner(kernel, target)([new Float32Array(8)], [0, 1, 0]), /outside its buffers/);
+  }
+});
+
+test('a kernel built for other lanes is refused', () => {
+  const eight: TargetInfo = { ...wasmTarget(), lanes: 8 };
+  const kernel = buildKernel('wide', eight, {}, () => {});
+  assert.throws(() => compileWasm(kernel, wasmTarget()), /lanes of kernel wide: got 8/);
+});
+
+test('long expressions and many values compile', () => {
+  const target = wasmTarget();
+  const kernel = buildKernel('long', target, { y: 'f32*' }, (b, { y }) => {
+    let sum = b.load(y, 0);
+    for (let i = 0; i < 20_000; i++) sum = b.add(sum, 1);
+    b.store(y, 0, sum);
+  });
+  const y = Float32Array.of(5);
+  wasmRunner(kernel, target)([y], [0, 1, 0]);
+  assert.equal(y[0], 20_005);
+});
