@@ -1,88 +1,181 @@
-// Worked traces for countdown: an honest random search, with dead ends, that may fail and then gives its best guess.
+// Worked traces for countdown: searches by novices and experts, with dead ends; what a base model learns to search from.
 import { thinkAnswer } from '../reward/answer.js';
 import type { CountdownProblem } from './countdown.js';
 import { applyWhole } from './countdown-solver.js';
-import { type Expression, formatExpression, type Operator } from './expression.js';
+import type { Operator } from './expression.js';
 import type { Random } from './random.js';
 
+/**
+ * How a search goes. A novice steps at random, forgets what it tried and soon gives up; an expert looks for the last
+ * step that comes closest, repeats no first step and prefers first steps that can come close. Both are in the mix, so
+ * that rewards find better search to strengthen and not only more of it.
+ */
 export interface SearchTraceOptions {
   readonly operators: ReadonlySet<Operator>;
-  /** The budget of tries is drawn from this range. */
-  readonly minTries: number;
-  readonly maxTries: number;
-  /** No step goes above this. */
+  /** No result of a step goes above this; none is below 1. */
   readonly maxIntermediate: number;
-  /** Without think and answer tags: the working, then the expression. */
+  /** The share of searches that an expert makes. */
+  readonly experts: number;
+  /** A search ends after so many tries at the latest. */
+  readonly maxTries: number;
+  /** Without think and answer tags: the working, a space, the expression. */
   readonly raw: boolean;
+  /** The share of raw traces that stand in tags all the same: a base that never saw a tag cannot stumble on one. */
+  readonly tagged: number;
 }
+
+// How novices and experts differ: a skill of up to 0.3, or of 1.
+const NOVICE_SKILL = 0.3;
+const goalOf = (skill: number) => 0.95 * skill;
+const preferenceOf = (skill: number) => 2 * skill;
+const careOf = (skill: number) => 0.5 + 0.5 * skill;
+// The chance to go on after a try that missed: one search in five is patient.
+const PATIENT = { share: 0.2, stay: 0.85 };
+const IMPATIENT_STAY = 0.35;
 
 interface Part {
   readonly value: number;
-  readonly expression: Expression;
+  /** Compound expressions in parentheses. */
+  readonly text: string;
+}
+
+interface Step {
+  readonly left: Part;
+  readonly operator: Operator;
+  readonly right: Part;
+  readonly value: number;
+  /** What is left to join after the step, without its result. */
+  readonly rest: readonly Part[];
+}
+
+interface Try {
+  readonly working: string;
+  readonly value: number;
+  readonly answer: string;
 }
 
 /**
- * One search, for instance `12*12=144:144-3=141>3+12=15:15+12=27=`: steps of a try joined by `:`, each try closed
- * by how its result compares with the target (`<`, `>`, `=`), or by `?` where no operator fits what is left. The
- * search stops when it hits, or when its budget is spent; then the answer is the closest try. Every line of
- * arithmetic is right; nothing is hidden from the search.
+ * One search. For 3 12 12 = 24: `12*12=144-3=141>12/12=1+3=4<12+3=15+12=27>` and the answer `(12+3)+12`. In a step the
+ * larger number stands first, but a step that can go on from the result before it does so directly (`=144-3=141`,
+ * `=1+3=4`); any other follows a comma (`3-2=1,12-1=11`). A try that missed is closed by `>` (too high) or `<` (too low); a hit ends
+ * the search. The answer is the hit, or else the closest try, the first found of equals. All arithmetic is right.
  */
 export function searchTrace(problem: CountdownProblem, random: Random, o: SearchTraceOptions): string {
-  const budget = random.integer(o.minTries, o.maxTries);
+  const { working, answer } = search(problem, random, o);
+  if (o.raw && !random.chance(o.tagged)) return `${working} ${answer}`;
+  return thinkAnswer(working, answer);
+}
+
+function search({ numbers, target }: CountdownProblem, random: Random, o: SearchTraceOptions) {
+  const skill = random.chance(o.experts) ? 1 : NOVICE_SKILL * random.fraction();
+  const stay = random.chance(PATIENT.share) ? PATIENT.stay : IMPATIENT_STAY;
+  const parts = numbers.map((value): Part => ({ value, text: String(value) }));
+  const firsts = distinct(stepsOf(parts, o)).filter((first) => parts.length < 3 || canGoOn(first, o));
+  const nearest = firsts.map((first) => nearestAfter(first, target, o));
+  const tried = new Set<number>();
   let working = '';
-  let best: Part | null = null;
-  const distance = (part: Part) => Math.abs(part.value - problem.target);
-  for (let tries = 0; tries < budget && (best === null || distance(best) > 0); tries++) {
-    const { steps, result } = oneTry(problem.numbers, random, o);
-    working += steps.join(':') + verdict(result, problem.target);
-    if (result !== null && (best === null || distance(result) < distance(best))) best = result;
+  let best: Try | null = null;
+  const distance = (t: Try) => Math.abs(t.value - target);
+  for (let tries = 0; tries < o.maxTries; tries++) {
+    const careful = random.chance(careOf(skill));
+    const weights = nearest.map((d, i) =>
+      careful && tried.has(i) ? 0 : Math.exp((-preferenceOf(skill) * d) / (d + 5)),
+    );
+    const i = weightedPick(weights, random);
+    if (i === null) break;
+    tried.add(i);
+    const attempt = playOut(firsts[i], target, goalOf(skill), random, o);
+    if (attempt === null) continue;
+    working += attempt.working;
+    if (best === null || distance(attempt) < distance(best)) best = attempt;
+    if (attempt.value === target) break;
+    working += attempt.value > target ? '>' : '<';
+    if (!random.chance(stay)) break;
   }
-  // Without any finished try the guess is the numbers strung together.
-  const answer = best ? formatExpression(best.expression) : problem.numbers.join([...o.operators][0]);
-  return o.raw ? `${working} ${answer}` : thinkAnswer(working, answer);
+  // Where no try could be finished (large numbers, few operators) the guess is the numbers strung together.
+  return { working, answer: best?.answer ?? numbers.join([...o.operators][0]) };
 }
 
-function verdict(result: Part | null, target: number): string {
-  if (result === null) return '?';
-  return result.value < target ? '<' : result.value > target ? '>' : '=';
-}
-
-// Joins two parts at a time, at random, until one is left or nothing fits.
-function oneTry(numbers: readonly number[], random: Random, o: SearchTraceOptions) {
-  let parts = numbers.map((value): Part => ({ value, expression: { kind: 'number', value } }));
-  const steps: string[] = [];
-  while (parts.length > 1) {
-    const [a, b, ...rest] = random.shuffle(parts);
-    const joined = join(a, b, random, o);
-    if (joined === null) return { steps, result: null };
-    steps.push(joined.step);
-    parts = [...rest, joined.part];
+// Goes on from a first step until one number is left; null where no step fits.
+function playOut(
+  first: Step,
+  target: number,
+  goal: number,
+  random: Random,
+  o: SearchTraceOptions,
+): Try | null {
+  let step = first;
+  let working = stepText(step);
+  while (step.rest.length > 0) {
+    const result = resultOf(step);
+    const next = distinct(stepsOf([...step.rest, result], o, result));
+    if (next.length === 0) return null;
+    const last = step.rest.length === 1;
+    step = last && random.chance(goal) ? closest(next, target) : random.pick(next);
+    working +=
+      step.left === result ? stepText(step).slice(String(result.value).length) : `,${stepText(step)}`;
   }
-  return { steps, result: parts[0] };
+  // The outermost parentheses are not needed.
+  return { working, value: step.value, answer: resultOf(step).text.slice(1, -1) };
 }
 
-// A random operator that keeps the result whole and within the limit.
-function join(a: Part, b: Part, random: Random, o: SearchTraceOptions): { part: Part; step: string } | null {
-  for (const operator of random.shuffle([...o.operators])) {
-    for (const [left, right] of random.chance(0.5)
-      ? [
-          [a, b],
-          [b, a],
-        ]
-      : [
-          [b, a],
-          [a, b],
-        ]) {
-      const value = applyWhole(operator, left.value, right.value);
-      if (value === null || value > o.maxIntermediate) continue;
-      const expression: Expression = {
-        kind: 'operation',
-        operator,
-        left: left.expression,
-        right: right.expression,
-      };
-      return { part: { value, expression }, step: `${left.value}${operator}${right.value}=${value}` };
+function stepText({ left, operator, right, value }: Step): string {
+  return `${left.value}${operator}${right.value}=${value}`;
+}
+
+function resultOf({ left, operator, right, value }: Step): Part {
+  return { value, text: `(${left.text}${operator}${right.text})` };
+}
+
+// Every step on two of the parts whose result is whole, from 1 to the limit. The larger part stands first; the one
+// that was reached just before, where the order does not matter.
+function stepsOf(parts: readonly Part[], o: SearchTraceOptions, latest?: Part): Step[] {
+  const steps: Step[] = [];
+  for (let i = 0; i < parts.length; i++) {
+    for (let j = i + 1; j < parts.length; j++) {
+      // Of equals, the later one stands first: it is the result of the step before.
+      const [large, small] = parts[i].value > parts[j].value ? [parts[i], parts[j]] : [parts[j], parts[i]];
+      const rest = parts.filter((_, k) => k !== i && k !== j);
+      for (const operator of o.operators) {
+        const value = applyWhole(operator, large.value, small.value);
+        if (value !== null && value >= 1 && value <= o.maxIntermediate) {
+          const turn = small === latest && (operator === '+' || operator === '*');
+          const [left, right] = turn ? [small, large] : [large, small];
+          steps.push({ left, operator, right, value, rest });
+        }
+      }
     }
   }
-  return null;
+  return steps;
+}
+
+function distinct(steps: readonly Step[]): Step[] {
+  return [...new Map(steps.map((step) => [stepText(step), step])).values()];
+}
+
+function canGoOn(first: Step, o: SearchTraceOptions): boolean {
+  return stepsOf([...first.rest, resultOf(first)], o).length > 0;
+}
+
+// How close the best last step comes; looked at only where the next step is the last.
+function nearestAfter(first: Step, target: number, o: SearchTraceOptions): number {
+  if (first.rest.length !== 1) return 0;
+  return Math.min(
+    ...stepsOf([...first.rest, resultOf(first)], o).map(({ value }) => Math.abs(value - target)),
+  );
+}
+
+function closest(steps: readonly Step[], target: number): Step {
+  return steps.reduce((a, b) => (Math.abs(b.value - target) < Math.abs(a.value - target) ? b : a));
+}
+
+function weightedPick(weights: readonly number[], random: Random): number | null {
+  const total = weights.reduce((sum, w) => sum + w, 0);
+  if (total === 0) return null;
+  let left = total * random.fraction();
+  for (const [i, w] of weights.entries()) {
+    left -= w;
+    if (left < 0 && w > 0) return i;
+  }
+  return weights.findLastIndex((w) => w > 0);
 }

@@ -25,6 +25,10 @@ export interface CountdownProblem {
   readonly target: number;
 }
 
+// Sets of numbers whose targets are remembered: all 1,540 of three numbers up to 20, and a bounded amount of memory.
+const MAX_KNOWN = 5000;
+const setKey = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b).join(' ');
+
 const whole = z.int().min(0).max(1_000_000);
 
 const optionSchema = z.object({
@@ -44,8 +48,14 @@ const optionSchema = z.object({
     .enum(['search', 'raw'])
     .default('search')
     .describe('traces in think and answer tags, or raw working'),
-  minTries: z.int().min(1).max(100).default(1).describe('smallest budget of tries of a trace'),
-  maxTries: z.int().min(1).max(100).default(8).describe('largest budget of tries of a trace'),
+  experts: z.number().min(0).max(1).default(0.25).describe('share of traces in which an expert searches'),
+  maxTries: z.int().min(1).max(100).default(9).describe('most tries of a trace'),
+  tagged: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.03)
+    .describe('share of raw traces that stand in tags all the same'),
 });
 
 export type CountdownOptions = z.input<typeof optionSchema>;
@@ -64,33 +74,39 @@ const problemSchema = z.object({
  */
 export function countdown(options: CountdownOptions = {}): Task<CountdownProblem> {
   const o = readOptions('countdown', optionSchema, options);
-  const ordered = (
-    low: 'minNumber' | 'minTarget' | 'minTries',
-    high: 'maxNumber' | 'maxTarget' | 'maxTries',
-  ) => {
+  const ordered = (low: 'minNumber' | 'minTarget', high: 'maxNumber' | 'maxTarget') => {
     if (o[low] > o[high])
       throw refuse('bad-input', `${low} of task countdown`, o[low], `${high} is ${o[high]}`);
   };
   ordered('minNumber', 'maxNumber');
   ordered('minTarget', 'maxTarget');
-  ordered('minTries', 'maxTries');
   const operators = new Set(o.operators) as Set<Operator>;
-  const inRange = (target: number) => target >= o.minTarget && target <= o.maxTarget;
+  const known = new Map<string, ReadonlySet<number>>();
+  const reaches = (numbers: readonly number[], target: number): boolean => {
+    const key = setKey(numbers);
+    let targets = known.get(key);
+    if (!targets) {
+      if (known.size >= MAX_KNOWN) known.clear();
+      targets = new Set(reachable(numbers, operators, o.maxIntermediate).keys());
+      known.set(key, targets);
+    }
+    return targets.has(target);
+  };
 
   const task = defineTask<CountdownProblem>({
     name: 'countdown',
     description: COUNTDOWN.description,
     options: o,
+    // Numbers and target are drawn apart, and what cannot be solved is drawn again: every solvable problem is
+    // equally likely.
     make(random) {
       const numbers = Array.from({ length: o.count }, () => random.integer(o.minNumber, o.maxNumber));
-      const targets = [...reachable(numbers, operators, o.maxIntermediate).keys()].filter(inRange);
-      // Sorted, so that the choice does not depend on the order in which the solver works.
-      targets.sort((a, b) => a - b);
-      return targets.length === 0 ? null : { numbers, target: random.pick(targets) };
+      const target = random.integer(o.minTarget, o.maxTarget);
+      return reaches(numbers, target) ? { numbers, target } : null;
     },
-    splitKey: ({ numbers }) => [...numbers].sort((a, b) => a - b).join(' '),
+    splitKey: ({ numbers }) => setKey(numbers),
     parseProblem: (json) => readProblem('countdown', problemSchema, json),
-    prompt: (problem) => (o.wording === 'words' ? inWords(problem, o.operators) : terse(problem, o)),
+    prompt: (problem) => (o.wording === 'words' ? inWords(problem, o.operators) : terse(problem)),
     score(problem, completion) {
       const answer = extractAnswer(completion);
       return answerScore(answer !== null, answer !== null && solves(problem, answer, operators));
@@ -109,13 +125,14 @@ export function countdown(options: CountdownOptions = {}): Task<CountdownProblem
     trace: (problem, seed) =>
       searchTrace(problem, randomFor('countdown trace', seed, problem.target, ...problem.numbers), {
         operators,
-        minTries: o.minTries,
-        maxTries: o.maxTries,
         maxIntermediate: o.maxIntermediate,
+        experts: o.experts,
+        maxTries: o.maxTries,
         raw: o.trace === 'raw',
+        tagged: o.tagged,
       }),
-    alphabet: o.wording === 'words' ? undefined : '0123456789 +-*/()=?:<>',
-    template: templateFor(o.wording),
+    alphabet: o.wording === 'words' ? undefined : '0123456789+-*/=?<>(), ',
+    template: o.trace === 'raw' ? 'raw' : templateFor(o.wording),
   });
   // Options under which a split is empty are refused now, not in the middle of a run.
   task.problem('train', 0, 0);
@@ -141,10 +158,8 @@ function solves(problem: CountdownProblem, answer: string, operators: ReadonlySe
   return value !== null && value.denominator === 1n && value.numerator === BigInt(problem.target);
 }
 
-// Fixed columns: a small model finds each number at the same place.
-function terse({ numbers, target }: CountdownProblem, o: { maxNumber: number; maxTarget: number }): string {
-  const column = (n: number, largest: number) => String(n).padStart(String(largest).length);
-  return `${numbers.map((n) => column(n, o.maxNumber)).join(' ')}=${column(target, o.maxTarget)}?`;
+function terse({ numbers, target }: CountdownProblem): string {
+  return `${numbers.join(' ')}=${target}?`;
 }
 
 function inWords({ numbers, target }: CountdownProblem, operators: string): string {

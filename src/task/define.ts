@@ -3,7 +3,7 @@ import { RetortError, refuse } from '../errors.js';
 import { answerScore, extractAnswer } from '../reward/answer.js';
 import { type Random, randomFor } from './random.js';
 import { splitOf } from './split.js';
-import type { Score, Split, Task } from './task.js';
+import type { Score, Split, Task, TemplateName } from './task.js';
 
 /** What a task's author writes. One of `make`, `problems` and `problem` says where problems come from. */
 export interface TaskDefinition<P> {
@@ -34,7 +34,7 @@ export interface TaskDefinition<P> {
   /** Printable ASCII and the line break where absent. */
   readonly alphabet?: string;
   /** `r1` where absent. */
-  readonly template?: 'terse' | 'r1';
+  readonly template?: TemplateName;
 }
 
 const FUNCTIONS = [
@@ -51,6 +51,7 @@ const FIELDS = new Set<string>([
   ...FUNCTIONS,
   ...['name', 'description', 'options', 'problems', 'prompt', 'rewardWeights', 'alphabet', 'template'],
 ]);
+const TEMPLATES: readonly TemplateName[] = ['terse', 'r1', 'raw'];
 const PRINTABLE = `\n${Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join('')}`;
 // A set of options under which fewer than one draw in ten thousand fits is a mistake, not a task.
 const MAX_DRAWS = 100_000;
@@ -119,8 +120,8 @@ function checkDefinition<P>(d: TaskDefinition<P>): void {
   for (const [reward, weight] of Object.entries(d.rewardWeights ?? {})) {
     if (!Number.isFinite(weight)) throw wrong(`weight of reward ${reward}`, weight, 'give a finite number');
   }
-  if (d.template !== undefined && d.template !== 'terse' && d.template !== 'r1') {
-    throw wrong('template', d.template, 'use terse or r1');
+  if (d.template !== undefined && !TEMPLATES.includes(d.template)) {
+    throw wrong('template', d.template, `use one of ${TEMPLATES.join(', ')}`);
   }
 }
 

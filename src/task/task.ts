@@ -1,10 +1,15 @@
 // The contract of a task: what to learn. A task is one short file that defines one of these.
 
+import type { ModuleReference } from '../reward/reward.js';
+
 /** Rewards by name, each finite; `correct` says whether the answer is right. */
 export interface Score {
   readonly rewards: Readonly<Record<string, number>>;
   readonly correct: boolean;
 }
+
+/** The templates of text/template.ts that tasks choose from. */
+export type TemplateName = 'terse' | 'r1' | 'raw';
 
 export type Split = 'train' | 'heldout';
 
@@ -45,5 +50,7 @@ export interface Task<P = unknown> {
   /** Every character that prompt, trace and gold can hold: what a character-level tokenizer needs. */
   readonly alphabet: string;
   /** The prompt template that fits the task when the user names none. */
-  readonly template: 'terse' | 'r1';
+  readonly template: TemplateName;
+  /** Set by `loadTask` where the task came from a user's module: `score` is to run there, in a worker. */
+  readonly module?: ModuleReference;
 }

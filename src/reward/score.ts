@@ -1,0 +1,261 @@
+// Scores completions with a task and further rewards: bounded in time and number, and a failing reward ends no run.
+import { refuse } from '../errors.js';
+import type { Task } from '../task/task.js';
+import { defineReward, type Reward, type RewardContext } from './reward.js';
+import { type FailureKind, JudgeFailure, openWorkerPool, type WorkerPool } from './worker-pool.js';
+
+/** One completion to score. */
+export interface ScoreItem<P = unknown> extends RewardContext {
+  readonly problem: P;
+  readonly completion: string;
+}
+
+/** What came of one completion. */
+export interface Scored {
+  /** By name, each finite. One that failed is 0; where the task's own score failed as a whole, its names are absent. */
+  readonly rewards: Readonly<Record<string, number>>;
+  /** The weighted sum of `rewards`. */
+  readonly reward: number;
+  readonly correct: boolean;
+  /**
+   * The names that failed (the task's name where its score failed as a whole). A sample with a failure says nothing
+   * about the policy: leave it out of its group's mean, spread and loss.
+   */
+  readonly failed: readonly string[];
+}
+
+/** A reward that failed on one completion. */
+export interface RewardFailure {
+  readonly name: string;
+  readonly kind: FailureKind;
+  readonly message: string;
+  /** The position in the list that was being scored. */
+  readonly index: number;
+  readonly item: ScoreItem;
+}
+
+export interface ScorerOptions<P> {
+  readonly task: Task<P>;
+  /** Beside the task's own. */
+  readonly rewards?: readonly Reward<P>[];
+  /** By name; they go before those of the task and the rewards. */
+  readonly rewardWeights?: Readonly<Record<string, number>>;
+  /** For each reward of each completion. Default 10. */
+  readonly timeLimitSeconds?: number;
+  /** Completions scored at once. Default 16. */
+  readonly concurrency?: number;
+  /** Threads for each task or reward that came from a module. Default 2. */
+  readonly workers?: number;
+  /** Called for each failure, in the order of the completions, after the whole list is scored. */
+  readonly onFailure?: (failure: RewardFailure) => void;
+}
+
+export interface Scorer<P = unknown> {
+  /**
+   * Scores a list; results stand in its order. Never rejects because of a task or a reward: see `Scored.failed`.
+   *
+   * @throws RetortError (bad-input) where a reward has a name that the task uses too.
+   */
+  scoreAll(items: readonly ScoreItem<P>[]): Promise<Scored[]>;
+  /** Failures so far, by name. */
+  readonly failures: ReadonlyMap<string, number>;
+  /** Ends the worker threads. */
+  close(): Promise<void>;
+}
+
+type Judge<P> = (item: ScoreItem<P>) => unknown;
+type Note = Omit<RewardFailure, 'index' | 'item'>;
+
+/**
+ * Makes a scorer. Tasks and rewards with a `module` run in worker threads that are killed at the time limit and
+ * replaced; anything else runs in this thread, where only what awaits can be timed out, never an endless loop.
+ *
+ * @throws RetortError (bad-input) for wrong options, two rewards of one name, or a module that does not load.
+ */
+export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
+  const { task, rewards = [], timeLimitSeconds = 10, concurrency = 16, workers = 2 } = o;
+  checkOptions({ timeLimitSeconds, concurrency, workers }, rewards, o.rewardWeights);
+  const pools: WorkerPool[] = [];
+  const close = async () => {
+    await Promise.all(pools.map((pool) => pool.close()));
+  };
+  const judgeOf = async (kind: 'task' | 'reward', source: Task<P> | Reward<P>): Promise<Judge<P>> => {
+    const score = (item: ScoreItem<P>) => source.score(item.problem, item.completion, contextOf(item));
+    if (!source.module) return (item) => withinLimit(() => score(item), timeLimitSeconds);
+    const pool = await openWorkerPool(source.module, { kind, size: workers, timeLimitSeconds });
+    pools.push(pool);
+    return ({ problem, completion, ...item }) =>
+      pool.score({ problem, completion, context: contextOf(item) });
+  };
+
+  let judgeTask: Judge<P>;
+  let judges: (readonly [Reward<P>, Judge<P>])[];
+  try {
+    judgeTask = await judgeOf('task', task);
+    judges = await Promise.all(rewards.map(async (r) => [r, await judgeOf('reward', r)] as const));
+  } catch (e) {
+    await close();
+    throw e;
+  }
+  const weights = new Map<string, number>(Object.entries(task.rewardWeights ?? {}));
+  for (const r of rewards) weights.set(r.name, r.weight ?? 1);
+  for (const [name, weight] of Object.entries(o.rewardWeights ?? {})) weights.set(name, weight);
+  const failures = new Map<string, number>();
+
+  const scoreOne = async (item: ScoreItem<P>): Promise<{ scored: Scored; notes: Note[] }> => {
+    const notes: Note[] = [];
+    const values: Record<string, number> = {};
+    const [own, ...others] = await Promise.all([
+      settled(judgeTask, item),
+      ...judges.map(([, judge]) => settled(judge, item)),
+    ]);
+    const score = readScore(task.name, own, notes);
+    for (const [name, value] of Object.entries(score.rewards)) values[name] = finite(name, value, notes);
+    for (const [i, [{ name }]] of judges.entries()) {
+      if (Object.hasOwn(values, name)) {
+        throw refuse(
+          'bad-input',
+          `a reward has a name that task ${task.name} uses too`,
+          name,
+          'rename the reward',
+        );
+      }
+      const outcome = others[i];
+      if (outcome instanceof JudgeFailure) notes.push({ name, kind: outcome.kind, message: outcome.message });
+      values[name] = outcome instanceof JudgeFailure ? 0 : finite(name, outcome, notes);
+    }
+    let reward = 0;
+    for (const [name, value] of Object.entries(values)) reward += (weights.get(name) ?? 1) * value;
+    const failed = notes.map((note) => note.name);
+    return { scored: { rewards: values, reward, correct: score.correct, failed }, notes };
+  };
+
+  return {
+    failures,
+    close,
+    async scoreAll(items) {
+      const results = await mapInOrder(items, concurrency, scoreOne);
+      for (const [index, { notes }] of results.entries()) {
+        for (const note of notes) {
+          failures.set(note.name, (failures.get(note.name) ?? 0) + 1);
+          o.onFailure?.({ ...note, index, item: items[index] });
+        }
+      }
+      return results.map(({ scored }) => scored);
+    },
+  };
+}
+
+function checkOptions<P>(
+  numbers: { timeLimitSeconds: number; concurrency: number; workers: number },
+  rewards: readonly Reward<P>[],
+  weights: Readonly<Record<string, number>> = {},
+): void {
+  for (const [name, value] of Object.entries(numbers)) {
+    const whole = name === 'timeLimitSeconds' || Number.isInteger(value);
+    if (!(Number.isFinite(value) && value > 0 && whole)) {
+      throw refuse('bad-input', `${name} of the scorer`, value, 'give a positive number, whole for counts');
+    }
+  }
+  for (const [name, weight] of Object.entries(weights)) {
+    if (!Number.isFinite(weight))
+      throw refuse('bad-input', `weight of reward ${name}`, weight, 'give a finite number');
+  }
+  for (const [i, reward] of rewards.entries()) {
+    defineReward(reward);
+    if (rewards.findIndex((r) => r.name === reward.name) < i) {
+      throw refuse('bad-input', 'two rewards have the name', reward.name, 'rename one of them');
+    }
+  }
+}
+
+function contextOf({ tokenCount }: RewardContext): RewardContext {
+  return tokenCount === undefined ? {} : { tokenCount };
+}
+
+// What a judge gives, or the failure; anything it throws that is not a failure of the user's code goes on up.
+async function settled<P>(judge: Judge<P>, item: ScoreItem<P>): Promise<unknown> {
+  try {
+    return await judge(item);
+  } catch (e) {
+    if (e instanceof JudgeFailure) return e;
+    throw e;
+  }
+}
+
+// A synchronous result needs no timer; a promise that never settles is left behind.
+function withinLimit(run: () => unknown, limit: number): unknown {
+  let value: unknown;
+  try {
+    value = run();
+  } catch (e) {
+    throw threw(e);
+  }
+  if (typeof (value as PromiseLike<unknown> | null | undefined)?.then !== 'function') return value;
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new JudgeFailure('timed-out', `took more than ${limit} s`));
+    const timer = setTimeout(late, limit * 1000);
+    Promise.resolve(value as PromiseLike<unknown>)
+      .then(resolve, (e) => reject(threw(e)))
+      .finally(() => clearTimeout(timer));
+  });
+}
+
+function threw(e: unknown): JudgeFailure {
+  return new JudgeFailure('threw', e instanceof Error ? `${e.name}: ${e.message}` : String(e));
+}
+
+function readScore(
+  task: string,
+  value: unknown,
+  notes: Note[],
+): { rewards: Record<string, unknown>; correct: boolean } {
+  const nothing = { rewards: {}, correct: false };
+  if (value instanceof JudgeFailure) {
+    notes.push({ name: task, kind: value.kind, message: value.message });
+    return nothing;
+  }
+  const { rewards, correct } = (value ?? {}) as { rewards?: unknown; correct?: unknown };
+  if (typeof rewards !== 'object' || rewards === null || typeof correct !== 'boolean') {
+    notes.push({
+      name: task,
+      kind: 'malformed',
+      message: `score must give {rewards, correct}: got ${show(value)}`,
+    });
+    return nothing;
+  }
+  return { rewards: rewards as Record<string, unknown>, correct };
+}
+
+function finite(name: string, value: unknown, notes: Note[]): number {
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  const kind = typeof value === 'number' ? 'not-finite' : 'malformed';
+  notes.push({ name, kind, message: `a reward must be a finite number: got ${show(value)}` });
+  return 0;
+}
+
+function show(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return String(value).slice(0, 80);
+  try {
+    return JSON.stringify(value).slice(0, 80);
+  } catch {
+    return 'an object that is no JSON';
+  }
+}
+
+async function mapInOrder<A, B>(
+  items: readonly A[],
+  width: number,
+  run: (item: A) => Promise<B>,
+): Promise<B[]> {
+  const results: B[] = [];
+  let next = 0;
+  const lane = async () => {
+    while (next < items.length) {
+      const i = next++;
+      results[i] = await run(items[i]);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(width, items.length) }, lane));
+  return results;
+}
