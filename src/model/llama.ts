@@ -1,0 +1,277 @@
+// The Llama family: RMSNorm, rotary embedding, grouped-query attention, SwiGLU. Touvron et al., "LLaMA" (2023).
+//
+// One forward pass serves training and generation; they differ in where keys and values live, so the caller gives the
+// attention. Activations are packed: rows of all sequences one after another, without padding.
+
+import type { Context, Parameter } from '../compute/autograd.js';
+import type { Device } from '../compute/device/device.js';
+import { addResidual } from '../compute/op/add/add.js';
+import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
+import type { HeadShape } from '../compute/op/attention/layout.js';
+import { embedding } from '../compute/op/embedding/embedding.js';
+import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
+import { linear } from '../compute/op/linear/linear.js';
+import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
+import { type RopeTables, rope, ropeTables } from '../compute/op/rope/rope.js';
+import { swiglu } from '../compute/op/swiglu/swiglu.js';
+import { type Tensor, viewOf } from '../compute/tensor.js';
+import { RetortError, refuse } from '../errors.js';
+import { philox } from '../random.js';
+import { elementCount, type LlamaConfig, parameterShapes, validateConfig } from './config.js';
+
+/** Parameters that one optimizer rule covers, beside each other in memory. */
+export interface ParameterGroup {
+  /** Whether weight decay applies: to matrices, not to the weights of norms. */
+  readonly decay: boolean;
+  readonly value: Tensor;
+  readonly gradient: Tensor | null;
+}
+
+interface Layer {
+  readonly inputNorm: Parameter;
+  readonly q: Parameter;
+  readonly k: Parameter;
+  readonly v: Parameter;
+  readonly o: Parameter;
+  readonly mlpNorm: Parameter;
+  readonly gate: Parameter;
+  readonly up: Parameter;
+  readonly down: Parameter;
+}
+
+export interface Llama {
+  readonly config: LlamaConfig;
+  readonly device: Device;
+  readonly shape: HeadShape;
+  /** In the order of `parameterShapes`. */
+  readonly parameters: readonly Parameter[];
+  readonly groups: readonly ParameterGroup[];
+  readonly embed: Parameter;
+  readonly layers: readonly Layer[];
+  readonly norm: Parameter;
+  readonly head: Parameter;
+  readonly rope: RopeTables;
+}
+
+/** Parameters start on multiples of this many elements. */
+const ALIGN = 16;
+
+/**
+ * Allocates a model; its weights are zero until they are initialised, loaded or copied.
+ * @param options.trainable false leaves out the gradients
+ * @throws RetortError bad-model for sizes that cannot be, out-of-memory
+ */
+export function createLlama(device: Device, config: LlamaConfig, options: { trainable: boolean }): Llama {
+  validateConfig(config);
+  const shapes = parameterShapes(config);
+  const made = new Map<string, Parameter>();
+  const groups: ParameterGroup[] = [];
+  for (const decay of [true, false]) {
+    const members = shapes.filter(({ shape }) => (shape.length === 2) === decay);
+    const sizes = members.map(({ shape }) => Math.ceil(elementCount(shape) / ALIGN) * ALIGN);
+    const total = sizes.reduce((a, b) => a + b, 0);
+    const value = device.tensor('parameters', [total]);
+    const gradient = options.trainable ? device.tensor('gradients', [total]) : null;
+    for (const t of [value, gradient]) if (t) device.fill(t, 0);
+    groups.push({ decay, value, gradient });
+    let start = 0;
+    members.forEach(({ name, shape }, i) => {
+      made.set(name, {
+        name,
+        value: viewOf(value, shape, start),
+        gradient: gradient && viewOf(gradient, shape, start),
+        version: 0,
+        packed: new Map(),
+      });
+      start += sizes[i];
+    });
+  }
+  const get = (name: string): Parameter => {
+    const p = made.get(name);
+    if (!p) throw new RetortError('bad-model', `the model has no parameter ${name}`);
+    return p;
+  };
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, i): Layer => {
+    const at = (name: string) => get(`model.layers.${i}.${name}.weight`);
+    return {
+      inputNorm: at('input_layernorm'),
+      q: at('self_attn.q_proj'),
+      k: at('self_attn.k_proj'),
+      v: at('self_attn.v_proj'),
+      o: at('self_attn.o_proj'),
+      mlpNorm: at('post_attention_layernorm'),
+      gate: at('mlp.gate_proj'),
+      up: at('mlp.up_proj'),
+      down: at('mlp.down_proj'),
+    };
+  });
+  const embed = get('model.embed_tokens.weight');
+  return {
+    config,
+    device,
+    shape: { heads: config.numAttentionHeads, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
+    parameters: shapes.map(({ name }) => get(name)),
+    groups,
+    embed,
+    layers,
+    norm: get('model.norm.weight'),
+    head: config.tieWordEmbeddings ? embed : get('lm_head.weight'),
+    rope: ropeTables(device, config.maxPositionEmbeddings, config.headDim, config.ropeTheta),
+  };
+}
+
+/** Gives a model's memory back. */
+export function freeLlama({ device, groups, parameters, rope }: Llama): void {
+  for (const { value, gradient } of groups) {
+    device.free(value);
+    if (gradient) device.free(gradient);
+  }
+  for (const p of parameters) {
+    for (const { tensor } of p.packed.values()) device.free(tensor);
+    p.packed.clear();
+  }
+  device.free(rope.cos);
+  device.free(rope.sin);
+}
+
+/**
+ * Draws the weights: normal with standard deviation 0.02, the projections back into the residual stream divided by
+ * sqrt(2 layers) as in GPT-2; norm weights 1.
+ */
+export function initLlama(llama: Llama, seed: number): void {
+  const residual = 1 / Math.sqrt(2 * llama.config.numHiddenLayers);
+  llama.parameters.forEach((p, index) => {
+    const values = llama.device.floats(p.value);
+    if (p.value.shape.length === 1) {
+      values.fill(1);
+      return;
+    }
+    const std = 0.02 * (/(o_proj|down_proj)/.test(p.name) ? residual : 1);
+    for (let i = 0; i < values.length; i += 2) {
+      // Box and Muller's pair of normal numbers from a pair of uniform ones.
+      const [a, b] = philox(seed, index, i, 0x1417);
+      const radius = std * Math.sqrt(-2 * Math.log((a + 1) / 4294967297));
+      const angle = (2 * Math.PI * b) / 4294967296;
+      values[i] = radius * Math.cos(angle);
+      if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
+    }
+  });
+  touchWeights(llama);
+}
+
+/** Fills the weights from a source of named tensors, a model folder for instance. */
+export function readWeights(llama: Llama, source: { read(name: string, into: Float32Array): void }): void {
+  for (const p of llama.parameters) {
+    // The reader gets memory of its own kind: file reads do not take shared memory.
+    const values = new Float32Array(p.value.size);
+    source.read(p.name, values);
+    llama.device.floats(p.value).set(values);
+  }
+  touchWeights(llama);
+}
+
+/** The weights as they are saved: copies, one tensor at a time. */
+export function* weightsOf(
+  llama: Llama,
+): Generator<{ name: string; shape: readonly number[]; data: Float32Array }> {
+  for (const { name, value } of llama.parameters) {
+    yield { name, shape: value.shape, data: llama.device.floats(value).slice() };
+  }
+}
+
+/** Copies the weights of a model of the same sizes on the same device. */
+export function copyWeights(from: Llama, to: Llama): void {
+  from.groups.forEach(({ value }, i) => {
+    to.device.floats(to.groups[i].value).set(from.device.floats(value));
+  });
+  touchWeights(to);
+}
+
+/** Declares that the weights changed: packed copies are void. */
+export function touchWeights({ parameters }: Llama): void {
+  for (const p of parameters) p.version++;
+}
+
+/** Rows of a batch: which token stands where. Checked by whoever makes it. */
+export interface Rows {
+  /** i32[rows] */
+  readonly ids: Tensor;
+  /** i32[rows], each in its own sequence. */
+  readonly positions: Tensor;
+}
+
+/** Attention of one layer over rotated q and k. */
+export type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
+
+/** The hidden states [rows, hiddenSize] after the last norm. */
+export function forward(c: Context, llama: Llama, { ids, positions }: Rows, attend: Attend): Tensor {
+  const eps = llama.config.rmsNormEps;
+  let x = embedding(c, llama.embed, ids);
+  llama.layers.forEach((layer, i) => {
+    const a = rmsnorm(c, x, layer.inputNorm, eps);
+    const q = linear(c, a, layer.q);
+    const k = linear(c, a, layer.k);
+    const v = linear(c, a, layer.v);
+    rope(c, q, positions, llama.rope);
+    rope(c, k, positions, llama.rope);
+    x = addResidual(c, x, linear(c, attend(i, q, k, v), layer.o));
+    const m = rmsnorm(c, x, layer.mlpNorm, eps);
+    x = addResidual(c, x, linear(c, swiglu(c, linear(c, m, layer.gate), linear(c, m, layer.up)), layer.down));
+  });
+  return rmsnorm(c, x, llama.norm, eps);
+}
+
+/** Whole sequences packed one after another, ready for a forward pass. */
+export interface PackedBatch extends Rows {
+  readonly plan: PackedPlan;
+  readonly lengths: readonly number[];
+}
+
+/**
+ * Packs whole sequences of token ids; temporaries of the step arena.
+ * @throws RetortError bad-input for an empty or too long sequence or an id outside the vocabulary
+ */
+export function packSequences(
+  { config, device }: Llama,
+  sequences: readonly (readonly number[])[],
+): PackedBatch {
+  const ids: number[] = [];
+  const positions: number[] = [];
+  sequences.forEach((sequence, s) => {
+    if (sequence.length === 0 || sequence.length > config.maxPositionEmbeddings) {
+      const remedy = `give 1 to ${config.maxPositionEmbeddings} tokens (the model's max_position_embeddings)`;
+      throw refuse('bad-input', `length of sequence ${s}`, sequence.length, remedy);
+    }
+    sequence.forEach((id, i) => {
+      checkId(id, config);
+      ids.push(id);
+      positions.push(i);
+    });
+  });
+  const lengths = sequences.map((s) => s.length);
+  return {
+    ids: device.upload(ids, 'i32'),
+    positions: device.upload(positions, 'i32'),
+    plan: planPacked(device, lengths),
+    lengths,
+  };
+}
+
+/** @throws RetortError bad-input for an id that the model has no row for */
+export function checkId(id: number, config: LlamaConfig): void {
+  if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) {
+    throw refuse('bad-input', 'token id', id, `ids of this model go from 0 to ${config.vocabSize - 1}`);
+  }
+}
+
+/** Logits [n, vocabSize] of a packed batch at the given rows (all where absent). */
+export function packedLogits(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
+  const hidden = forward(c, llama, batch, (_, q, k, v) => attention(c, llama.shape, q, k, v, batch.plan));
+  if (!rows) return linear(c, hidden, llama.head);
+  const total = batch.ids.size;
+  for (const row of rows) {
+    if (!(row >= 0 && row < total))
+      throw refuse('bad-kernel', 'row of logits', row, `the batch has ${total} rows`);
+  }
+  return linear(c, gatherRows(c, hidden, c.device.upload(rows, 'i32')), llama.head);
+}
