@@ -88,7 +88,7 @@ export function randomKernel(seed: number, target: TargetInfo): RandomCase {
   });
   const pick = <T>(from: readonly T[]) => from[Math.floor(random() * from.length)];
   const float = () =>
-    random() < 0.2 ? pick(FLOATS) : (random() - 0.5) * 2 ** (random() < 0.8 ? 4 : 250 * random() - 125);
+    random() < 0.3 ? pick(FLOATS) : (random() - 0.5) * 2 ** (random() < 0.8 ? 4 : 250 * random() - 125);
   const int = () => (random() < 0.3 ? pick(INTS) : Math.floor((random() - 0.5) * 2 ** 8));
   const floats = () => Float32Array.from({ length: SIZE }, float);
   const ints = () => Int32Array.from({ length: SIZE }, int);
@@ -183,7 +183,12 @@ function statement(g: Generator): void {
   } else if (r < 0.3) keep(g, pick(g, g.variables).get());
   else if (r < 0.4) storeAny(g, some(g, pick(g, TYPES)));
   else if (r < 0.55) keep(g, load(g));
-  else keep(g, compute(g));
+  else {
+    const value = compute(g);
+    keep(g, value);
+    // What nobody stores, nobody sees.
+    if (g.random() < 0.5) storeAny(g, value);
+  }
 }
 
 /** An index, an offset and a lane count which stay inside a buffer; scalars take one element. */
