@@ -46,9 +46,8 @@ export function toInt(x: number): number {
 
 type Lane = (a: number, b: number, c: number) => number;
 
-// biome-ignore lint/complexity/useMathMinMax: NaN gives b, and so do zeros of either sign.
+// Not Math.min and Math.max: NaN gives b, and so do zeros of either sign.
 const min: Lane = (a, b) => (a < b ? a : b);
-// biome-ignore lint/complexity/useMathMinMax: as above.
 const max: Lane = (a, b) => (a > b ? a : b);
 
 const comparisons: Partial<Record<Op, Lane>> = {
