@@ -1,0 +1,291 @@
+// The rollout engine: continuous batching. Each step runs one forward pass over the new tokens of every sequence.
+//
+// A request's prompt but for its last token is computed once; each sample then starts from that token, on the shared
+// blocks. Blocks for the longest completion are set aside at admission, so that a running sequence never waits.
+import { attend, planAttention, type Span, storeKeysValues } from '../compute/op/attention/attention.js';
+import { BLOCK } from '../compute/op/attention/layout.js';
+import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
+import { linear } from '../compute/op/linear/linear.js';
+import { type Sampled, sample } from '../compute/op/sample/sample.js';
+import { RetortError } from '../errors.js';
+import { forward, type Llama } from '../model/llama.js';
+import { uniform } from '../random.js';
+import type { TextStream } from '../text/stream.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import { blocksFor, createKvCache } from './kv-cache.js';
+import { type Completion, checkRequest, type GenerateRequest } from './request.js';
+
+export interface EngineOptions {
+  /** Sequences that run at once. Default 64. */
+  readonly maxSequences?: number;
+  /** Longest sequence, prompt included. Default: the model's context. */
+  readonly maxLength?: number;
+  /** Most prompt tokens computed in one step. Default 2048. */
+  readonly prefillTokens?: number;
+}
+
+/** A token that a sequence got. */
+export interface TokenEvent {
+  readonly request: number;
+  readonly sample: number;
+  readonly id: number;
+}
+
+export interface StepResult {
+  readonly tokens: readonly TokenEvent[];
+  readonly finished: readonly Completion[];
+}
+
+export interface Engine {
+  /** Queues a request and gives its number. @throws RetortError bad-input */
+  submit(request: GenerateRequest): number;
+  /** Drops a request's samples that are not finished. */
+  cancel(request: number): void;
+  /** Whether anything is queued or running. */
+  readonly busy: boolean;
+  /** Tokens sampled so far. */
+  readonly generatedTokens: number;
+  /** One forward pass over everything that can move. */
+  step(): StepResult;
+  close(): void;
+}
+
+/** A request under way: its prompt's blocks are held until every sample has started. */
+interface Group {
+  readonly request: number;
+  readonly r: GenerateRequest;
+  /** Prompt tokens that all samples share: all but the last. */
+  readonly shared: number;
+  prefix: number[] | null;
+  prefilled: boolean;
+  started: number;
+  forked: number;
+}
+
+interface Sequence {
+  readonly group: Group;
+  readonly sample: number;
+  /** Its own blocks after the shared ones; set when it is admitted. */
+  readonly own: number[];
+  table: number[] | null;
+  /** Tokens whose keys and values are in the cache. */
+  position: number;
+  next: number;
+  readonly ids: number[];
+  readonly logprobs: number[];
+  readonly samplingLogprobs: number[];
+  readonly text: TextStream | null;
+  seen: string;
+}
+
+export function createEngine(
+  { llama, tokenizer }: { readonly llama: Llama; readonly tokenizer: Tokenizer },
+  options: EngineOptions = {},
+): Engine {
+  const { device, config, shape } = llama;
+  const { maxSequences = 64, prefillTokens = 2048 } = options;
+  const maxLength = Math.min(options.maxLength ?? config.maxPositionEmbeddings, config.maxPositionEmbeddings);
+  const perSequence = blocksFor(maxLength);
+  const cache = createKvCache(llama, (maxSequences + 2) * perSequence);
+  const context = { device, tape: null };
+  const ends = new Set([...tokenizer.eosTokenIds, ...config.eosTokenIds]);
+  let queue: Group[] = [];
+  let running: Sequence[] = [];
+  let requests = 0;
+  let generatedTokens = 0;
+
+  const limitOf = (r: GenerateRequest) => Math.min(maxLength, r.promptIds.length + r.maxTokens);
+
+  /** Starts queued samples while there is room; gives the groups whose prompt must be computed now. */
+  function admit(): Group[] {
+    const fresh: Group[] = [];
+    let rows = 0;
+    while (queue.length > 0 && running.length < maxSequences) {
+      const group = queue[0];
+      const { r, shared } = group;
+      const prefixBlocks = blocksFor(shared);
+      // The last token is written at most at limit - 2: what is sampled there is not fed back.
+      const ownBlocks = blocksFor(limitOf(r)) - Math.floor(shared / BLOCK);
+      if (!group.prefix) {
+        if (fresh.length > 0 && rows + shared > prefillTokens) break;
+        if (cache.free < prefixBlocks + ownBlocks) break;
+        group.prefix = Array.from({ length: prefixBlocks }, () => cache.take());
+        rows += shared;
+        if (shared > 0) fresh.push(group);
+        else group.prefilled = true;
+      }
+      if (cache.free < ownBlocks) break;
+      running.push({
+        group,
+        sample: group.started,
+        own: Array.from({ length: ownBlocks }, () => cache.take()),
+        table: null,
+        position: shared,
+        next: r.promptIds[shared],
+        ids: [],
+        logprobs: [],
+        samplingLogprobs: [],
+        text: r.stop?.length ? tokenizer.stream({ skipSpecialTokens: false }) : null,
+        seen: '',
+      });
+      group.started++;
+      if (group.started === (r.n ?? 1)) queue.shift();
+    }
+    return fresh;
+  }
+
+  /** Gives sequences whose prompt is ready their block tables: whole blocks shared, the last one copied. */
+  function fork(): void {
+    const copies: { from: number; to: number }[] = [];
+    const done: Group[] = [];
+    for (const s of running) {
+      const { group } = s;
+      if (s.table || !group.prefilled || !group.prefix) continue;
+      const whole = Math.floor(group.shared / BLOCK);
+      const table = group.prefix.slice(0, whole);
+      for (const block of table) cache.retain(block);
+      if (group.shared % BLOCK > 0) copies.push({ from: group.prefix[whole], to: s.own[0] });
+      s.table = [...table, ...s.own];
+      group.forked++;
+      if (group.forked === (group.r.n ?? 1)) done.push(group);
+    }
+    cache.copy(copies);
+    for (const group of done) dropPrefix(group);
+  }
+
+  function dropPrefix(group: Group): void {
+    for (const block of group.prefix ?? []) cache.release(block);
+    group.prefix = null;
+  }
+
+  function releaseSequence(s: Sequence): void {
+    for (const block of s.table ?? s.own) cache.release(block);
+  }
+
+  /** Runs the prompts of `fresh` and one token of each sequence that is ready; samples for the latter. */
+  function run(fresh: readonly Group[], ready: readonly Sequence[]): Sampled | null {
+    const ids: number[] = [];
+    const positions: number[] = [];
+    const spans: Span[] = [];
+    const add = (tokens: readonly number[], position: number, table: readonly number[]) => {
+      spans.push({ firstRow: ids.length, rows: tokens.length, position, table });
+      tokens.forEach((id, i) => {
+        ids.push(id);
+        positions.push(position + i);
+      });
+    };
+    for (const s of ready) add([s.next], s.position, s.table as number[]);
+    for (const { r, shared, prefix } of fresh) add(r.promptIds.slice(0, shared), 0, prefix as number[]);
+    const mark = device.mark();
+    try {
+      const plan = planAttention(device, spans);
+      const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
+      const hidden = forward(context, llama, rows, (layer, q, k, v) => {
+        storeKeysValues(device, shape, k, v, plan.slots, cache.layers[layer]);
+        return attend(device, shape, q, cache.layers[layer], plan).out;
+      });
+      if (ready.length === 0) return null;
+      const wanted = device.upload(
+        ready.map((_, i) => i),
+        'i32',
+      );
+      const logits = linear(context, gatherRows(context, hidden, wanted), llama.head);
+      return sample(device, logits, ready.map(samplingOf));
+    } finally {
+      device.rewind(mark);
+    }
+  }
+
+  function samplingOf({ group: { r }, sample: number, ids }: Sequence) {
+    const { temperature = 1, topK = 0, topP = 1, minP = 0 } = r;
+    const random = uniform(r.seed, r.problem, (r.firstSample ?? 0) + number, ids.length);
+    return { temperature, topK, topP, minP, random };
+  }
+
+  /** Takes up a sampled token; gives the completion where it ends the sequence. */
+  function take(s: Sequence, id: number, logprob: number, samplingLogprob: number): Completion | null {
+    const { r } = s.group;
+    if (Number.isNaN(logprob)) {
+      throw new RetortError(
+        'numerics',
+        `the model's logits are NaN at position ${s.position}; its weights are broken`,
+      );
+    }
+    s.ids.push(id);
+    s.logprobs.push(logprob);
+    s.samplingLogprobs.push(samplingLogprob);
+    s.position++;
+    s.next = id;
+    generatedTokens++;
+    if (ends.has(id)) return completionOf(s, tokenizer.decode(s.ids.slice(0, -1)), 'stop');
+    if (s.text) {
+      s.seen += s.text.push(id);
+      const cut = firstStop(s.seen, r.stop ?? []);
+      if (cut >= 0) return completionOf(s, s.seen.slice(0, cut), 'stop');
+    }
+    if (r.promptIds.length + s.ids.length < limitOf(r)) return null;
+    return completionOf(s, tokenizer.decode(s.ids), 'length');
+  }
+
+  return {
+    submit(r) {
+      checkRequest(r, config, maxLength);
+      const shared = r.promptIds.length - 1;
+      queue.push({ request: requests, r, shared, prefix: null, prefilled: false, started: 0, forked: 0 });
+      return requests++;
+    },
+    cancel(request) {
+      const groups = new Set(queue.filter((g) => g.request === request));
+      queue = queue.filter((g) => g.request !== request);
+      const leaving = running.filter((s) => s.group.request === request);
+      running = running.filter((s) => s.group.request !== request);
+      for (const s of leaving) {
+        groups.add(s.group);
+        releaseSequence(s);
+      }
+      for (const group of groups) dropPrefix(group);
+    },
+    get busy() {
+      return queue.length > 0 || running.length > 0;
+    },
+    get generatedTokens() {
+      return generatedTokens;
+    },
+    step() {
+      const fresh = admit();
+      fork();
+      const ready = running.filter((s) => s.table);
+      if (ready.length === 0 && fresh.length === 0) return { tokens: [], finished: [] };
+      const sampled = run(fresh, ready);
+      for (const group of fresh) group.prefilled = true;
+      const tokens: TokenEvent[] = [];
+      const finished: Completion[] = [];
+      const gone = new Set<Sequence>();
+      ready.forEach((s, i) => {
+        const { tokens: ids, logprobs, samplingLogprobs } = sampled as Sampled;
+        tokens.push({ request: s.group.request, sample: s.sample, id: ids[i] });
+        const completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
+        if (!completion) return;
+        finished.push(completion);
+        gone.add(s);
+        releaseSequence(s);
+      });
+      if (gone.size > 0) running = running.filter((s) => !gone.has(s));
+      return { tokens, finished };
+    },
+    close() {
+      cache.close();
+    },
+  };
+}
+
+function completionOf(s: Sequence, text: string, finishReason: Completion['finishReason']): Completion {
+  const { ids, logprobs, samplingLogprobs, sample, group } = s;
+  return { request: group.request, sample, ids, text, logprobs, samplingLogprobs, finishReason };
+}
+
+/** Where the earliest stop string begins, or -1. */
+function firstStop(text: string, stops: readonly string[]): number {
+  const found = stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
+  return found.length > 0 ? Math.min(...found) : -1;
+}
