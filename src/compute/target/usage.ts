@@ -10,6 +10,10 @@ export interface Usage {
   readonly splatLoads: ReadonlySet<ValueId>;
   /** Scalar constants. */
   readonly constants: ReadonlyMap<ValueId, number>;
+  /** The instructions that add two i32. */
+  readonly sums: ReadonlyMap<ValueId, Instruction>;
+  /** How many loops around its use may change a value: 0 for one that stays the same throughout the call. */
+  readonly depth: ReadonlyMap<ValueId, number>;
 }
 
 export function usageOf(kernel: Kernel): Usage {
@@ -20,7 +24,10 @@ export function usageOf(kernel: Kernel): Usage {
   const loads: Instruction[] = [];
   const splats = new Map<ValueId, number>();
 
-  const visit = (block: readonly Statement[]) => {
+  const sums = new Map<ValueId, Instruction>();
+  const depth = new Map<ValueId, number>();
+
+  const visit = (block: readonly Statement[], loops: number) => {
     const use = (id: ValueId) => {
       uses.set(id, (uses.get(id) ?? 0) + 1);
       if (home.get(id) !== block) away.add(id);
@@ -30,20 +37,25 @@ export function usageOf(kernel: Kernel): Usage {
       if (s.kind === 'value') {
         home.set(s.id, block);
         if (s.op === 'const') constants.set(s.id, s.imm!);
+        if (s.op === 'add' && s.type === 'i32') sums.set(s.id, s);
+        const fixed = s.op !== 'load' && s.op !== 'get';
+        depth.set(s.id, fixed ? Math.max(0, ...s.args.map((id) => depth.get(id)!)) : loops);
         if (s.op === 'load' && (s.type === 'f32' || s.type === 'i32')) loads.push(s);
         if (s.op === 'splat') splats.set(s.args[0], (splats.get(s.args[0]) ?? 0) + 1);
-      } else if (s.kind === 'loop') visit(s.body);
-      else if (s.kind === 'if') {
-        visit(s.yes);
-        visit(s.no);
+      } else if (s.kind === 'loop') {
+        depth.set(s.counter, loops + 1);
+        visit(s.body, loops + 1);
+      } else if (s.kind === 'if') {
+        visit(s.yes, loops);
+        visit(s.no, loops);
       }
     }
   };
-  visit(kernel.body);
+  visit(kernel.body, 0);
 
   const once = [...uses].filter(([id, count]) => count === 1 && !away.has(id)).map(([id]) => id);
   const splatLoads = loads.filter((s) => splats.get(s.id) === uses.get(s.id)).map((s) => s.id);
-  return { uses, onceInBlock: new Set(once), splatLoads: new Set(splatLoads), constants };
+  return { uses, onceInBlock: new Set(once), splatLoads: new Set(splatLoads), constants, sums, depth };
 }
 
 /** The values and variables that a statement itself reads or sets, without those of blocks inside it. */

@@ -7,7 +7,7 @@ let found: TargetInfo | undefined;
 
 /**
  * The WebAssembly target of this runtime. Call it before anything else compiles WebAssembly: V8 reads its switches
- * then. mulAdd counts as fused only where f32x4.relaxed_madd is there and rounds once (it may not, by its
+ * then, and they hold for the whole process. mulAdd counts as fused only where f32x4.relaxed_madd is there and rounds once (it may not, by its
  * specification, on chips without such an instruction).
  */
 export function wasmTarget(): TargetInfo {
@@ -19,13 +19,16 @@ function detect(): TargetInfo {
   // Kernels run for most of the time, so they are optimised before their first call, not after many slow ones.
   v8.setFlagsFromString('--no-liftoff');
   v8.setFlagsFromString('--no-wasm-lazy-compilation');
+  // V8 before 13 unrolls a matrix product's inner loop such that its sums no longer fit the registers: half the speed.
+  v8.setFlagsFromString('--no-wasm-loop-unrolling');
   const probe = probeModule();
   // Node 20 has the instruction behind a switch; newer V8 has no such switch and would complain of it.
   if (!WebAssembly.validate(probe)) v8.setFlagsFromString('--experimental-wasm-relaxed-simd');
   return {
     name: 'wasm',
     lanes: 4,
-    vectorRegisters: 16,
+    // x86-64 has 16, and V8 keeps one to itself.
+    vectorRegisters: 15,
     fusedMulAdd: WebAssembly.validate(probe) && isFused(probe),
   };
 }

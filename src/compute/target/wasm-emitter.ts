@@ -56,7 +56,11 @@ export function inLocal(e: Emitter, id: ValueId): number {
   return fresh;
 }
 
-/** Puts the byte address of an element on the stack; what is left to add is the immediate, which is returned. */
+/**
+ * Puts the byte address of an element on the stack; what is left to add is the immediate, which is returned. A sum is
+ * added from the part that changes least to the part that changes most, so that the runtime can move all but the last
+ * addition out of the loop.
+ */
 export function pushAddress(e: Emitter, buffer: number, index: ValueId, imm: number): number {
   getLocal(e, 3 + buffer);
   const constant = e.usage.constants.get(index);
@@ -64,11 +68,34 @@ export function pushAddress(e: Emitter, buffer: number, index: ValueId, imm: num
     const bytes = (constant + imm) * 4;
     if (bytes >= 0 && bytes < 2 ** 31) return bytes;
   }
-  push(e, index);
-  e.code.push(plain.i32Const, 2, plain.i32Shl, plain.i32Add);
-  if (imm >= 0) return imm * 4;
-  e.code.push(plain.i32Const, ...signed(imm * 4), plain.i32Add);
-  return 0;
+  let rest = 0;
+  for (const id of termsOf(e, index)) {
+    const known = e.usage.constants.get(id);
+    if (known !== undefined) {
+      rest = (rest + known) | 0;
+      continue;
+    }
+    push(e, id);
+    e.code.push(plain.i32Const, 2, plain.i32Shl, plain.i32Add);
+  }
+  // Constants inside the index are added with the index: only the sum of both is known not to be negative.
+  if (imm < 0) rest = (rest + imm) | 0;
+  if (rest !== 0) e.code.push(plain.i32Const, ...signed(rest * 4), plain.i32Add);
+  return imm >= 0 ? imm * 4 : 0;
+}
+
+/** The terms of an index, those first that change in the fewest loops. A sum within one loop is one term. */
+function termsOf(e: Emitter, index: ValueId): ValueId[] {
+  const { sums, depth, constants } = e.usage;
+  const terms: ValueId[] = [];
+  const split = (id: ValueId, room: number) => {
+    const sum = sums.get(id);
+    const apart = sum?.args.some((a) => depth.get(a)! < depth.get(id)! || constants.has(a));
+    if (!sum || !apart || room === 0) terms.push(id);
+    else for (const a of sum.args) split(a, room - 1);
+  };
+  split(index, 4);
+  return terms.sort((a, b) => depth.get(a)! - depth.get(b)!);
 }
 
 /** Alignment (log2 of bytes) and offset of a load or store. */
