@@ -1,0 +1,149 @@
+// Evaluation on held-out problems: greedy pass@1, sampled accuracy, pass@k and maj@k, each with a 95% interval.
+import { refuse } from '../errors.js';
+import type { Scored, Scorer } from '../reward/score.js';
+import { type Estimate, majorityAtKOver, mean, passAtKOver, shareEstimate } from '../reward/statistics.js';
+import { createEngine, type EngineOptions } from '../rollout/engine.js';
+import { type GenerateProgress, generateAll } from '../rollout/generate.js';
+import type { Completion, SamplingOptions } from '../rollout/request.js';
+import type { Split, Task } from '../task/task.js';
+import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
+import type { Policy } from './policy.js';
+
+export interface EvaluateOptions extends SamplingOptions {
+  readonly task: Task;
+  readonly template: PromptTemplate;
+  readonly scorer: Scorer;
+  /** Default heldout. */
+  readonly split?: Split;
+  /** How many different problems. */
+  readonly problems: number;
+  /** Samples of each problem. */
+  readonly samples: number;
+  readonly maxTokens: number;
+  /** Of the problems and of the samples. */
+  readonly seed: number;
+  readonly engine?: EngineOptions;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: GenerateProgress) => void;
+}
+
+/** One evaluated completion. */
+export interface Evaluated {
+  readonly problem: unknown;
+  readonly prompt: string;
+  readonly completion: Completion;
+  readonly scored: Scored;
+}
+
+export interface Evaluation {
+  readonly problems: number;
+  readonly samples: number;
+  /** Accuracy of one sample: pass@1. */
+  readonly pass1: Estimate;
+  /** By k, for powers of two up to the samples. */
+  readonly passAtK: ReadonlyMap<number, Estimate>;
+  readonly majAtK: ReadonlyMap<number, Estimate>;
+  readonly meanReward: number;
+  readonly meanLength: number;
+  /** Share cut by the length limit. */
+  readonly truncated: number;
+  /** Completions whose reward failed; they count as wrong. */
+  readonly failed: number;
+  readonly tokens: number;
+  readonly completions: readonly (readonly Evaluated[])[];
+}
+
+/**
+ * Different problems of a split, in the order of their index.
+ * @throws RetortError bad-input where the split has fewer
+ */
+export function distinctProblems(task: Task, split: Split, count: number, seed: number): unknown[] {
+  const size = task.size?.[split];
+  const seen = new Set<string>();
+  const problems: unknown[] = [];
+  // A generated split repeats itself sooner or later; this many misses in a row mean that it is used up.
+  const patience = 1000 + 20 * count;
+  for (let index = 0, misses = 0; problems.length < count; index++) {
+    if (index === size || misses > patience) {
+      const remedy = `the split has only about ${problems.length}: ask for fewer`;
+      throw refuse('bad-input', `different ${split} problems of task ${task.name}`, count, remedy);
+    }
+    const problem = task.problem(split, index, seed);
+    const key = JSON.stringify(problem);
+    misses = seen.has(key) ? misses + 1 : 0;
+    if (misses > 0) continue;
+    seen.add(key);
+    problems.push(problem);
+  }
+  return problems;
+}
+
+/** Powers of two up to n, and n. */
+function ks(n: number): number[] {
+  const powers = Array.from({ length: Math.floor(Math.log2(n)) + 1 }, (_, i) => 2 ** i);
+  return [...new Set([...powers, n])];
+}
+
+/** Samples and scores. @throws RetortError bad-input, interrupted */
+export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Evaluation> {
+  const { task, template, scorer, samples, split = 'heldout', seed, signal, onProgress } = o;
+  const problems = distinctProblems(task, split, o.problems, seed);
+  const prompts = problems.map((p) => task.prompt(p));
+  const requests = prompts.map((prompt, problem) => ({
+    ...pickSampling(o),
+    promptIds: encodePrompt(template, policy.tokenizer, prompt),
+    n: samples,
+    maxTokens: o.maxTokens,
+    seed,
+    problem,
+  }));
+  const engine = createEngine(policy, { maxSequences: 256, ...o.engine });
+  let results: Completion[][];
+  try {
+    results = await generateAll(engine, requests, { signal, onProgress });
+  } finally {
+    engine.close();
+  }
+  const flat = results.flat();
+  const items = flat.map((c) => ({
+    problem: problems[c.request],
+    completion: scoredText(template, c.text),
+    tokenCount: c.ids.length,
+  }));
+  const scores = await scorer.scoreAll(items);
+  const completions = results.map((row, r) =>
+    row.map((completion, s) => ({
+      problem: problems[r],
+      prompt: prompts[r],
+      completion,
+      scored: scores[r * samples + s],
+    })),
+  );
+  const votes = completions.map((row) =>
+    row.map(({ problem, completion, scored }) => ({
+      key: task.answerKey(problem, scoredText(template, completion.text)),
+      correct: scored.correct,
+    })),
+  );
+  const counts = votes.map((row) => ({ samples, right: row.filter((v) => v.correct).length }));
+  return {
+    problems: problems.length,
+    samples,
+    pass1: shareEstimate(
+      counts.map(({ right }) => right / samples),
+      samples,
+    ),
+    passAtK: new Map(ks(samples).map((k) => [k, passAtKOver(counts, k)])),
+    majAtK: new Map(ks(samples).map((k) => [k, majorityAtKOver(votes, k)])),
+    meanReward: mean(scores.map((s) => s.reward)),
+    meanLength: mean(flat.map((c) => c.ids.length)),
+    truncated: mean(flat.map((c) => (c.finishReason === 'length' ? 1 : 0))),
+    failed: scores.filter((s) => s.failed.length > 0).length,
+    tokens: flat.reduce((sum, c) => sum + c.ids.length, 0),
+    completions,
+  };
+}
+
+function pickSampling({ temperature, topK, topP, minP }: SamplingOptions): SamplingOptions {
+  return { temperature, topK, topP, minP };
+}
