@@ -1,5 +1,6 @@
 // The scorer: failing rewards are counted, named and survived; loops in modules are killed; order never changes.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +9,7 @@ import { RetortError } from '../errors.js';
 import { defineTask } from '../task/define.js';
 import { loadTask } from '../task/load.js';
 import type { Score } from '../task/task.js';
-import { loadReward } from './load.js';
+import { findReward, loadReward, rewardNames } from './load.js';
 import { defineReward, type Reward } from './reward.js';
 import { openScorer, type RewardFailure } from './score.js';
 
@@ -278,4 +279,39 @@ test('wrong options of the scorer and of rewards are refused', async () => {
     () => defineReward({ name: 'a', weight: Number.NaN, score: () => 1 }),
     refusal(/weight of reward a/),
   );
+});
+
+test('shipped rewards by name', async () => {
+  for (const name of rewardNames()) {
+    const reward = await findReward(name, { maxTokens: 100 }, 0.25);
+    assert.equal(reward.name, name);
+    assert.equal(reward.weight, 0.25);
+    assert.ok(
+      Number.isFinite(await reward.score(null, '<think></think><answer></answer>', { tokenCount: 10 })),
+    );
+  }
+  await assert.rejects(findReward('thinkformat', { maxTokens: 9 }), /unknown reward.*think-format/);
+});
+
+test('a module prints to standard error, and a scorer left open does not keep the process', () => {
+  const path = moduleFile(
+    'prints.mjs',
+    `export const reward = (_, text) => { console.log('printed'); return text.length; };`,
+  );
+  const at = (file: string) => JSON.stringify(new URL(file, import.meta.url).href);
+  const program = `
+    import { loadReward } from ${at('./load.js')};
+    import { openScorer } from ${at('./score.js')};
+    import { makeTask } from ${at('../task/registry.js')};
+    const task = makeTask('chain-sum');
+    const scorer = await openScorer({ task, rewards: [await loadReward(${JSON.stringify(path)})] });
+    const [{ rewards }] = await scorer.scoreAll([{ problem: { terms: [1, 2] }, completion: '<answer>3</answer>' }]);
+    console.log(JSON.stringify(rewards));`;
+  const child = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  assert.equal(child.stdout, '{"answer":1,"reward":18}\n');
+  assert.equal(child.stderr, 'printed\n');
+  assert.equal(child.status, 0);
 });

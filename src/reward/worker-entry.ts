@@ -55,6 +55,9 @@ const explain = (e: unknown) => {
   return e instanceof Error ? `${e.name}: ${e.message}` : String(e);
 };
 
+// What a user's module prints goes to standard error: standard output may carry a result that a program reads.
+process.stdout.write = process.stderr.write.bind(process.stderr) as typeof process.stdout.write;
+
 try {
   const { judge, loaded } = await load(workerData as WorkerStart);
   parentPort?.on('message', async (job: WorkerJob) => {

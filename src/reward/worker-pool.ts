@@ -102,12 +102,11 @@ export async function openWorkerPool(reference: ModuleReference, o: WorkerPoolOp
 const dead = new WeakSet<Worker>();
 
 async function startWorker(data: WorkerStart, limit: number): Promise<{ worker: Worker; loaded: Loaded }> {
-  // Its standard output goes to standard error: ours may carry a result that a program reads.
+  // No flags of this process: --input-type of `node -e` would be refused there.
   const worker = new Worker(new URL('./worker-entry.js', import.meta.url), {
     workerData: data,
-    stdout: true,
+    execArgv: [],
   });
-  worker.stdout.on('data', (chunk: Buffer) => process.stderr.write(chunk));
   worker.on('exit', () => dead.add(worker));
   // An exception while idle: without a listener it would end this process.
   worker.on('error', () => dead.add(worker));

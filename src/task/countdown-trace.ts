@@ -1,8 +1,15 @@
 // Worked traces for countdown: searches by novices and experts, with dead ends; what a base model learns to search from.
 import { thinkAnswer } from '../reward/answer.js';
 import type { CountdownProblem } from './countdown.js';
-import { applyWhole } from './countdown-solver.js';
-import type { Operator } from './expression.js';
+import {
+  distinctSteps,
+  type Part,
+  resultOf,
+  type Step,
+  type StepRules,
+  stepsOf,
+  stepText,
+} from './countdown-steps.js';
 import type { Random } from './random.js';
 
 /**
@@ -10,10 +17,7 @@ import type { Random } from './random.js';
  * step that comes closest, repeats no first step and prefers first steps that can come close. Both are in the mix, so
  * that rewards find better search to strengthen and not only more of it.
  */
-export interface SearchTraceOptions {
-  readonly operators: ReadonlySet<Operator>;
-  /** No result of a step goes above this; none is below 1. */
-  readonly maxIntermediate: number;
+export interface SearchTraceOptions extends StepRules {
   /** The share of searches that an expert makes. */
   readonly experts: number;
   /** A search ends after so many tries at the latest. */
@@ -32,21 +36,6 @@ const careOf = (skill: number) => 0.5 + 0.5 * skill;
 // The chance to go on after a try that missed: one search in five is patient.
 const PATIENT = { share: 0.2, stay: 0.85 };
 const IMPATIENT_STAY = 0.35;
-
-interface Part {
-  readonly value: number;
-  /** Compound expressions in parentheses. */
-  readonly text: string;
-}
-
-interface Step {
-  readonly left: Part;
-  readonly operator: Operator;
-  readonly right: Part;
-  readonly value: number;
-  /** What is left to join after the step, without its result. */
-  readonly rest: readonly Part[];
-}
 
 interface Try {
   readonly working: string;
@@ -70,7 +59,7 @@ function search({ numbers, target }: CountdownProblem, random: Random, o: Search
   const skill = random.chance(o.experts) ? 1 : NOVICE_SKILL * random.fraction();
   const stay = random.chance(PATIENT.share) ? PATIENT.stay : IMPATIENT_STAY;
   const parts = numbers.map((value): Part => ({ value, text: String(value) }));
-  const firsts = distinct(stepsOf(parts, o)).filter((first) => parts.length < 3 || canGoOn(first, o));
+  const firsts = distinctSteps(stepsOf(parts, o)).filter((first) => parts.length < 3 || canGoOn(first, o));
   const nearest = firsts.map((first) => nearestAfter(first, target, o));
   const tried = new Set<number>();
   let working = '';
@@ -108,7 +97,7 @@ function playOut(
   let working = stepText(step);
   while (step.rest.length > 0) {
     const result = resultOf(step);
-    const next = distinct(stepsOf([...step.rest, result], o, result));
+    const next = distinctSteps(stepsOf([...step.rest, result], o, result));
     if (next.length === 0) return null;
     const last = step.rest.length === 1;
     step = last && random.chance(goal) ? closest(next, target) : random.pick(next);
@@ -117,40 +106,6 @@ function playOut(
   }
   // The outermost parentheses are not needed.
   return { working, value: step.value, answer: resultOf(step).text.slice(1, -1) };
-}
-
-function stepText({ left, operator, right, value }: Step): string {
-  return `${left.value}${operator}${right.value}=${value}`;
-}
-
-function resultOf({ left, operator, right, value }: Step): Part {
-  return { value, text: `(${left.text}${operator}${right.text})` };
-}
-
-// Every step on two of the parts whose result is whole, from 1 to the limit. The larger part stands first; the one
-// that was reached just before, where the order does not matter.
-function stepsOf(parts: readonly Part[], o: SearchTraceOptions, latest?: Part): Step[] {
-  const steps: Step[] = [];
-  for (let i = 0; i < parts.length; i++) {
-    for (let j = i + 1; j < parts.length; j++) {
-      // Of equals, the later one stands first: it is the result of the step before.
-      const [large, small] = parts[i].value > parts[j].value ? [parts[i], parts[j]] : [parts[j], parts[i]];
-      const rest = parts.filter((_, k) => k !== i && k !== j);
-      for (const operator of o.operators) {
-        const value = applyWhole(operator, large.value, small.value);
-        if (value !== null && value >= 1 && value <= o.maxIntermediate) {
-          const turn = small === latest && (operator === '+' || operator === '*');
-          const [left, right] = turn ? [small, large] : [large, small];
-          steps.push({ left, operator, right, value, rest });
-        }
-      }
-    }
-  }
-  return steps;
-}
-
-function distinct(steps: readonly Step[]): Step[] {
-  return [...new Map(steps.map((step) => [stepText(step), step])).values()];
 }
 
 function canGoOn(first: Step, o: SearchTraceOptions): boolean {

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { refuse } from '../errors.js';
 import { answerScore, extractAnswer } from '../reward/answer.js';
+import { inspectSearch, randomSearchChance } from './countdown-search.js';
 import { MAX_SOLVED_NUMBERS, reachable } from './countdown-solver.js';
 import { searchTrace } from './countdown-trace.js';
 import { defineTask } from './define.js';
@@ -114,6 +115,13 @@ export function countdown(options: CountdownOptions = {}): Task<CountdownProblem
     answerKey(_, completion) {
       const parsed = parseExpression(extractAnswer(completion) ?? '');
       return parsed.ok ? normaliseExpression(parsed.expression) : null;
+    },
+    measures(problem, completion) {
+      const report = inspectSearch(problem, completion);
+      const rules = { operators, maxIntermediate: o.maxIntermediate };
+      // All plays of six numbers would take a second.
+      if (problem.numbers.length > 5) return { ...report };
+      return { ...report, randomSearch: randomSearchChance(problem, rules, report.tries) };
     },
     gold({ numbers, target }) {
       if (numbers.length > MAX_SOLVED_NUMBERS) return null;

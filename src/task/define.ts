@@ -29,6 +29,7 @@ export interface TaskDefinition<P> {
   readonly rewardWeights?: Readonly<Record<string, number>>;
   /** The text of the last closed `<answer>` where absent. */
   readonly answerKey?: (problem: P, completion: string) => string | null;
+  readonly measures?: (problem: P, completion: string) => Readonly<Record<string, number>>;
   readonly gold?: (problem: P) => string | null;
   readonly trace?: (problem: P, seed: number) => string;
   /** Printable ASCII and the line break where absent. */
@@ -44,6 +45,7 @@ const FUNCTIONS = [
   'parseProblem',
   'score',
   'answerKey',
+  'measures',
   'gold',
   'trace',
 ] as const;
@@ -70,7 +72,7 @@ const MAX_DRAWS = 100_000;
  */
 export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
   checkDefinition(definition);
-  const { name, gold, trace, rewardWeights, problems } = definition;
+  const { name, gold, measures, trace, rewardWeights, problems } = definition;
   const answerKey = definition.answerKey ?? ((_: P, completion: string) => extractAnswer(completion));
   const scoreAgainstGold = (problem: P, completion: string): Score => {
     const answer = extractAnswer(completion);
@@ -87,6 +89,7 @@ export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
     score: definition.score ?? scoreAgainstGold,
     ...(rewardWeights && { rewardWeights }),
     answerKey,
+    ...(measures && { measures }),
     ...(gold && { gold }),
     ...(trace && { trace }),
     alphabet: definition.alphabet ?? PRINTABLE,

@@ -41,6 +41,11 @@ export interface Task<P = unknown> {
   /** The completion reduced to its answer for voting, or null where it has none. */
   answerKey(problem: P, completion: string): string | null;
   /**
+   * What else is worth knowing of a completion, by name; reports give the mean of each. For countdown: tries, right
+   * and repeated tries, and the chance that random search hits within as many tries.
+   */
+  measures?(problem: P, completion: string): Readonly<Record<string, number>>;
+  /**
    * The answer that must score `correct`, without thinking, as it stands inside <answer>; null for a problem (given
    * by a user) without a known answer; absent where the task knows none.
    */
