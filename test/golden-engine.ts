@@ -3,23 +3,31 @@ import type { Context } from '../src/compute/autograd.js';
 import { Tape } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { tokenLogprob } from '../src/compute/op/token-logprob/token-logprob.js';
+import type { Tensor } from '../src/compute/tensor.js';
 import type { LlamaConfig } from '../src/model/config.js';
 import { createLlama, type Llama, packedLogits, packSequences, readWeights } from '../src/model/llama.js';
 import type { Optimizer } from '../src/train/optimizer.js';
 import { createOptimizer } from '../src/train/optimizer.js';
-import { assertClose, type GoldenAdamW, type GoldenTensor, tensor } from './golden-files.js';
+import type { ScoredSample } from '../src/train/policy-gradient.js';
+import {
+  assertClose,
+  type GoldenAdamW,
+  type GoldenRollout,
+  type GoldenTensor,
+  tensor,
+} from './golden-files.js';
 
-/** Every target, and for the interpreter a lane count that no chip has. */
+/** Every target; the interpreter with the most lanes that attention serves, as AVX-512 has them. */
 export const targets: readonly { readonly name: string; readonly open: () => Device }[] = [
   { name: 'wasm', open: () => createDevice({ target: 'wasm', threads: 1 }) },
   { name: 'wasm, 2 threads', open: () => createDevice({ target: 'wasm', threads: 2 }) },
   {
-    name: 'interpreter, 32 lanes, mulAdd not fused',
+    name: 'interpreter, 16 lanes, mulAdd not fused',
     open: () =>
       createDevice({
         target: 'interpreter',
         threads: 1,
-        interpret: { lanes: 32, fusedMulAdd: false },
+        interpret: { lanes: 16, fusedMulAdd: false },
       }),
   },
 ];
@@ -68,6 +76,53 @@ export function nextTokenLoss(llama: Llama, sequences: readonly (readonly number
   tape.backward();
   device.rewind(mark);
   return loss;
+}
+
+/** The given rollouts with the given old and reference log-probabilities and advantages. */
+export function goldenSamples(
+  rollouts: readonly GoldenRollout[],
+  tensors: Map<string, GoldenTensor>,
+): ScoredSample[] {
+  let start = 0;
+  return rollouts.map(({ prompt, completion, truncated }, i) => {
+    const part = (name: string) => tensor(tensors, name).data.subarray(start, start + completion.length);
+    const sample = {
+      promptIds: prompt,
+      ids: completion,
+      oldLogprobs: part('oldLogps'),
+      referenceLogprobs: part('refLogps'),
+      advantage: tensor(tensors, 'advantages').data[i],
+      truncated,
+    };
+    start += completion.length;
+    return sample;
+  });
+}
+
+/** Log-probability and entropy of each completion token, completion after completion; temporaries. */
+export function completionLogprobs(
+  llama: Llama,
+  samples: readonly ScoredSample[],
+  temperature: number,
+): { logprob: Tensor; entropy: Tensor } {
+  const context: Context = { device: llama.device, tape: null };
+  const batch = packSequences(
+    llama,
+    samples.map((s) => [...s.promptIds, ...s.ids]),
+  );
+  const rows: number[] = [];
+  let start = 0;
+  for (const { promptIds, ids } of samples) {
+    ids.forEach((_, i) => {
+      rows.push(start + promptIds.length + i - 1);
+    });
+    start += promptIds.length + ids.length;
+  }
+  const tokens = llama.device.upload(
+    samples.flatMap((s) => [...s.ids]),
+    'i32',
+  );
+  return tokenLogprob(context, packedLogits(context, llama, batch, rows), tokens, temperature);
 }
 
 /** Asserts that every parameter's gradient is the golden one of that name. */

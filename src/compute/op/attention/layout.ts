@@ -4,6 +4,7 @@
 // [blocks, kvHeads, 16, vStride], so that vectors run over the head's dimension. Position p of a sequence is in entry
 // floor(p / 16) of its block table: blocks are aligned to absolute positions, so a row's result is the same alone, in
 // a batch, or after a shared prefix.
+import { refuse } from '../../../errors.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 
@@ -21,11 +22,16 @@ export function valueStride(target: TargetInfo, headDim: number): number {
   return Math.ceil(headDim / target.lanes) * target.lanes;
 }
 
-/** Elements of one block's transposed keys and of its values. */
+/**
+ * Elements of one block's transposed keys and of its values.
+ * @throws RetortError bad-kernel for lanes that do not divide a block: a vector of scores would reach into the next one
+ */
 export function blockSizes(
   target: TargetInfo,
   { kvHeads, headDim }: HeadShape,
 ): { keys: number; values: number } {
+  if (BLOCK % target.lanes !== 0)
+    throw refuse('bad-kernel', 'lanes for attention', target.lanes, `they must divide a block of ${BLOCK}`);
   return { keys: kvHeads * headDim * BLOCK, values: kvHeads * valueStride(target, headDim) * BLOCK };
 }
 
