@@ -11,6 +11,7 @@ import type { HeadShape } from '../compute/op/attention/layout.js';
 import { embedding } from '../compute/op/embedding/embedding.js';
 import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
 import { linear } from '../compute/op/linear/linear.js';
+import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
 import { type RopeTables, rope, ropeTables } from '../compute/op/rope/rope.js';
 import { swiglu } from '../compute/op/swiglu/swiglu.js';
@@ -179,10 +180,12 @@ export function* weightsOf(
   }
 }
 
-/** Copies the weights of a model of the same sizes on the same device. */
-export function copyWeights(from: Llama, to: Llama): void {
+/** Moves the weights of a model of the same sizes on the same device towards `from` by a share; 1 copies them. */
+export function followWeights(from: Llama, to: Llama, share = 1): void {
   from.groups.forEach(({ value }, i) => {
-    to.device.floats(to.groups[i].value).set(from.device.floats(value));
+    const into = to.groups[i].value;
+    if (share === 1) to.device.floats(into).set(from.device.floats(value));
+    else mix(to.device, value, into, share);
   });
   touchWeights(to);
 }

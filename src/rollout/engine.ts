@@ -281,7 +281,16 @@ export function createEngine(
 
 function completionOf(s: Sequence, text: string, finishReason: Completion['finishReason']): Completion {
   const { ids, logprobs, samplingLogprobs, sample, group } = s;
-  return { request: group.request, sample, ids, text, logprobs, samplingLogprobs, finishReason };
+  return {
+    request: group.request,
+    sample,
+    promptIds: group.r.promptIds,
+    ids,
+    text,
+    logprobs,
+    samplingLogprobs,
+    finishReason,
+  };
 }
 
 /** Where the earliest stop string begins, or -1. */

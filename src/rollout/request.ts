@@ -36,6 +36,7 @@ export interface Completion {
   readonly request: number;
   /** Number of the sample within its request. */
   readonly sample: number;
+  readonly promptIds: readonly number[];
   /** The end of sequence included, where it was reached. */
   readonly ids: readonly number[];
   /** The text without end of sequence, cut before a stop string. Special tokens such as <think> are in it. */

@@ -1,0 +1,106 @@
+// The options of GRPO with TRL's names in camelCase, their defaults and their checks.
+import { z } from 'zod';
+import { lossTypes } from '../objective/loss-weights.js';
+
+const positive = z.number().positive();
+const count = z.number().int().min(1);
+
+/** Options of the optimizer, shared by every loop. */
+export const optimizerFields = {
+  learningRate: positive.max(1, 'give a learning rate above 0, at most 1').describe('peak learning rate'),
+  warmupSteps: z.number().int().min(0).default(0).describe('steps of linear warm-up'),
+  schedule: z
+    .enum(['constant', 'linear', 'cosine'])
+    .default('linear')
+    .describe('how the learning rate falls'),
+  minLearningRateRatio: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe('share of the learning rate left at the end'),
+  beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's decay of the mean"),
+  beta2: z.number().min(0).lt(1).default(0.99).describe("AdamW's decay of the square"),
+  adamEpsilon: positive.default(1e-8).describe("AdamW's epsilon"),
+  weightDecay: z.number().min(0).default(0).describe('decoupled weight decay of matrices'),
+  maxGradNorm: positive.default(1).describe('gradients are scaled down to this norm'),
+};
+
+/** Options of the objective and the rollouts. */
+export const grpoFields = {
+  steps: count.default(100).describe('rollouts, each followed by its updates'),
+  batchSize: z.number().int().min(2).default(256).describe('completions of one step'),
+  numGenerations: z
+    .number()
+    .int()
+    .min(2, 'a completion is compared with the others of its group: give at least 2')
+    .default(8)
+    .describe('completions of one problem (the group)'),
+  minibatches: count.default(1).describe('optimizer updates that share the completions of a step'),
+  numIterations: count.default(1).describe('passes over the completions of a step'),
+  maxCompletionLength: count.default(256).describe('most tokens of a completion'),
+  temperature: positive.max(100).default(1).describe('sampling temperature'),
+  topK: z.number().int().min(0).default(0).describe('keep the k likeliest tokens; 0 keeps all'),
+  topP: positive.max(1).default(1).describe('keep the fewest tokens whose probability reaches p'),
+  minP: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0)
+    .describe('keep tokens at least this share as likely as the likeliest'),
+  stop: z.array(z.string().min(1)).default([]).describe('strings that end a completion'),
+  lossType: z
+    .enum(lossTypes as [string, ...string[]])
+    .default('dapo')
+    .describe('how token losses are averaged'),
+  scaleRewards: z
+    .enum(['group', 'batch', 'none'])
+    .default('group')
+    .describe('what advantages are divided by'),
+  epsilon: z.number().min(0).lt(1).default(0.2).describe('lower clip of the probability ratio'),
+  epsilonHigh: z.number().min(0).optional().describe('upper clip; default: epsilon'),
+  delta: positive.optional().describe('upper limit of the ratio for negative advantages; default: none'),
+  beta: z.number().min(0).default(0).describe('weight of the KL divergence from the reference'),
+  refModelSyncSteps: z
+    .number()
+    .int()
+    .min(0)
+    .default(0)
+    .describe('refresh the reference every so many steps; 0: never'),
+  refModelMixupAlpha: positive.max(1).default(1).describe('share of the policy in a refreshed reference'),
+  maskTruncatedCompletions: z
+    .boolean()
+    .default(false)
+    .describe('completions cut by the length limit give no loss'),
+  dynamicSampling: z
+    .enum(['none', 'drop', 'resample'])
+    .default('drop')
+    .describe('groups of equal rewards: keep, leave out of the loss, or replace by further problems (DAPO)'),
+  maxResamples: count
+    .default(3)
+    .describe('further rounds of sampling at most, with dynamicSampling resample'),
+  rewardWeights: z.record(z.string(), z.number()).default({}).describe('weight of each reward by name'),
+  rewardTimeout: positive.default(10).describe('seconds that a reward may take'),
+  microBatchTokens: count.default(8192).describe('most tokens in one forward and backward pass'),
+  maxSequences: count.default(256).describe('completions generated at once'),
+  onNonFinite: z
+    .enum(['stop', 'skip'])
+    .default('stop')
+    .describe('an infinite or NaN gradient ends the run or skips the update'),
+};
+
+/** Options of evaluation within a run. */
+export const evaluationFields = {
+  evalEvery: z
+    .number()
+    .int()
+    .min(0)
+    .default(0)
+    .describe('steps between evaluations on held-out problems; 0: none'),
+  evalProblems: count.default(200).describe('held-out problems of an evaluation'),
+  evalTemperature: z.number().min(0).default(1).describe('temperature of evaluation within the run'),
+};
+
+export type OptimizerFields = z.output<z.ZodObject<typeof optimizerFields>>;
+export type GrpoFields = z.output<z.ZodObject<typeof grpoFields>>;
+export type EvaluationFields = z.output<z.ZodObject<typeof evaluationFields>>;

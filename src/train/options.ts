@@ -1,0 +1,26 @@
+// Options of the loops: what every run takes, and their checks with errors that name option, value and remedy.
+import { z } from 'zod';
+import { refuse } from '../errors.js';
+
+/** Options of every run that trains. */
+export const runFields = {
+  out: z.string().optional().describe('folder of the run: metrics, completions, checkpoints'),
+  seed: z.number().int().min(0).default(0).describe('seed of problems, weights and sampling'),
+  threads: z.number().int().min(1).max(64).optional().describe('threads that compute; default: all cores'),
+  saveEvery: z.number().int().min(0).default(50).describe('steps between checkpoints; 0: only at the ends'),
+  keepLast: z.number().int().min(1).default(2).describe('checkpoints to keep'),
+  logCompletions: z.number().int().min(0).default(16).describe('completions of a step that are recorded'),
+};
+
+/** Checks options and fills the defaults. @throws RetortError bad-input naming the option, its value and the remedy */
+export function parseOptions<S extends z.ZodObject>(command: string, schema: S, given: unknown): z.output<S> {
+  const result = schema.safeParse(given);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  if (issue.code === 'unrecognized_keys') {
+    throw refuse('bad-input', `option of ${command}`, issue.keys[0], 'there is no such option; see --help');
+  }
+  const name = issue.path.join('.');
+  const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], given);
+  throw refuse('bad-input', `option ${name} of ${command}`, value, issue.message);
+}

@@ -1,0 +1,237 @@
+// What every training loop does with its run folder: begin or go on, record, checkpoint, stop, finish.
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { writeFileAtomically } from '../checkpoint/atomic.js';
+import type { JsonlWriter } from '../checkpoint/jsonl.js';
+import { openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
+import {
+  type Checkpoint,
+  createRun,
+  listCheckpoints,
+  newestCheckpoint,
+  openJournal,
+  openRun,
+  type Run,
+  resumeRun,
+  saveCheckpoint,
+} from '../checkpoint/run-folder.js';
+import type { NamedTensor } from '../checkpoint/safetensors.js';
+import type { Device } from '../compute/device/device.js';
+import { RetortError, refuse } from '../errors.js';
+import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
+import { loadPolicy, type Policy, policyFiles } from './policy.js';
+import { lockRun } from './run-lock.js';
+
+/** What a loop gives to begin a run or to go on with one. */
+export interface RunOptions<State> {
+  readonly device: Device;
+  /** Verb that made the run: `retort resume` calls its loop. */
+  readonly command: string;
+  /** Everything the loop was given, defaults filled in, as plain JSON. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** Folder of a new run; null records nothing. */
+  readonly out: string | null;
+  /** Folder of a run to go on with, instead of `out`. */
+  readonly resume: string | null;
+  readonly seed: number;
+  /** Makes the policy of step 0. The same each time it is called. */
+  readonly makePolicy: () => Policy;
+  readonly optimizer: OptimizerOptions;
+  /** The loop's own state at step 0, plain JSON. */
+  readonly initialState: State;
+  /** Further tensors of a checkpoint by group, the reference model for instance. */
+  readonly groups?: (policy: Policy) => Readonly<Record<string, Iterable<NamedTensor>>>;
+  readonly saveEvery: number;
+  readonly keepLast: number;
+  readonly signal?: AbortSignal;
+  readonly warn: (message: string) => void;
+}
+
+/** A run under way. */
+export interface ActiveRun<State> {
+  readonly dir: string | null;
+  readonly policy: Policy;
+  readonly optimizer: Optimizer;
+  /** Steps done when the run was opened. */
+  readonly startStep: number;
+  readonly state: State;
+  /** Reads a tensor of a checkpoint's further group; null where the run starts anew or the group is not there. */
+  readonly restored: (group: string) => { read(name: string, into: Float32Array): void } | null;
+  recordMetrics(metrics: Readonly<Record<string, unknown>>): void;
+  recordCompletions(rows: Iterable<unknown>): void;
+  /**
+   * What `make` gave under a key of a step, also when the step is done again after a kill: for what is not the same
+   * twice, the rewards of a user's function for instance. It is durable when this returns.
+   */
+  journalled<T>(key: string, step: number, make: () => Promise<T>): Promise<T>;
+  /**
+   * Call after each step with the state to go on from: writes a checkpoint where one is due.
+   * @throws RetortError interrupted, after a checkpoint, where the signal was aborted
+   */
+  stepDone(step: number, state: State): void;
+  /** Writes the last checkpoint and summary.json. */
+  finish(step: number, state: State, summary: Readonly<Record<string, unknown>>): void;
+  close(): void;
+}
+
+interface SavedState {
+  readonly optimizerSteps: number;
+  readonly loop: unknown;
+}
+
+const VERSION = '0.1.0';
+
+/** What `config.json` holds. */
+export interface RunConfig {
+  readonly command: string;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly seed: number;
+  readonly version: string;
+  readonly target: unknown;
+  readonly threads: number;
+}
+
+/** The configuration that a run was made with. @throws RetortError bad-input where the folder is no run */
+export function runConfig(dir: string): RunConfig {
+  const config = openRun(dir).config as Partial<RunConfig> | null;
+  if (typeof config?.command !== 'string' || typeof config.options !== 'object') {
+    throw refuse(
+      'bad-input',
+      'run folder',
+      dir,
+      'its config.json names no command: name the folder of a run',
+    );
+  }
+  return config as RunConfig;
+}
+
+/** Begins a run or goes on with one. @throws RetortError bad-input, bad-checkpoint, storage */
+export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
+  const { device, command, options, seed, warn } = o;
+  let run: Run | null = null;
+  if (o.resume !== null) {
+    run = resumeRun(o.resume);
+  } else if (o.out !== null) {
+    const config: RunConfig = {
+      command,
+      options,
+      seed,
+      version: VERSION,
+      target: device.target,
+      threads: device.threads,
+    };
+    run = createRun(o.out, config);
+  }
+  const unlock = run ? lockRun(run.dir) : () => {};
+  try {
+    return openLocked(o, run, unlock);
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+
+  function openLocked(_: RunOptions<State>, run: Run | null, unlock: () => void): ActiveRun<State> {
+    // A run killed before its first checkpoint begins anew: nothing is lost.
+    const checkpoint = run && listCheckpoints(run).length > 0 ? newestCheckpoint(run, warn) : null;
+    const policy = checkpoint ? loadPolicy(checkpoint.path, device, { trainable: true }) : o.makePolicy();
+    const optimizer = createOptimizer(policy.llama, o.optimizer);
+    let state = o.initialState;
+    if (checkpoint) {
+      const saved = checkpoint.state as SavedState;
+      optimizer.restore(saved.optimizerSteps, checkpoint.groups.optimizer);
+      state = saved.loop as State;
+    }
+    const files = openJournals(run, checkpoint);
+    const replay = run
+      ? readReplay(join(run.dir, REPLAY), checkpoint?.step ?? 0)
+      : new Map<string, unknown>();
+    let lastSaved = checkpoint?.step ?? -1;
+
+    const save = (step: number, loop: State) => {
+      if (!run || step === lastSaved) return;
+      const saved: SavedState = { optimizerSteps: optimizer.steps, loop };
+      const groups = { optimizer: optimizer.tensors(), ...o.groups?.(policy) };
+      const content = { model: policyFiles(policy), groups, state: saved };
+      saveCheckpoint(run, step, content, {
+        journals: files ? [files.metrics, files.completions] : [],
+        keepLast: o.keepLast,
+      });
+      lastSaved = step;
+    };
+    if (!checkpoint) save(0, state);
+
+    return {
+      dir: run?.dir ?? null,
+      policy,
+      optimizer,
+      startStep: checkpoint?.step ?? 0,
+      state,
+      restored: (group) => checkpoint?.groups[group] ?? null,
+      recordMetrics: (metrics) => files?.metrics.append(metrics),
+      recordCompletions(rows) {
+        for (const row of rows) files?.completions.append(row);
+      },
+      async journalled<T>(key: string, step: number, make: () => Promise<T>) {
+        if (replay.has(key)) return replay.get(key) as T;
+        const value = await make();
+        files?.replay.append({ key, step, value });
+        files?.replay.sync();
+        return value;
+      },
+      stepDone(step, loop) {
+        const stop = o.signal?.aborted ?? false;
+        if (stop || (o.saveEvery > 0 && step % o.saveEvery === 0)) save(step, loop);
+        if (!stop) return;
+        const how = run
+          ? `; go on with: retort resume ${run.dir}`
+          : '; nothing was recorded, since no output folder was named';
+        throw new RetortError('interrupted', `stopped after step ${step}${how}`);
+      },
+      finish(step, loop, summary) {
+        save(step, loop);
+        if (run) writeFileAtomically(join(run.dir, 'summary.json'), `${JSON.stringify(summary, null, 2)}\n`);
+      },
+      close() {
+        checkpoint?.close();
+        files?.metrics.close();
+        files?.completions.close();
+        files?.replay.close();
+        optimizer.free();
+        unlock();
+      },
+    };
+  }
+}
+
+const REPLAY = 'journal.jsonl';
+
+function openJournals(
+  run: Run | null,
+  checkpoint: Checkpoint | null,
+): { metrics: JsonlWriter; completions: JsonlWriter; replay: JsonlWriter } | null {
+  if (!run) return null;
+  // Without a checkpoint the run begins anew, and so do its journals.
+  const open = (name: string) =>
+    checkpoint ? openJournal(run, name, checkpoint) : openJsonlWriter(join(run.dir, name), { truncateTo: 0 });
+  return {
+    metrics: open('metrics.jsonl'),
+    completions: open('completions.jsonl'),
+    // Never cut back: what it holds of steps after the checkpoint is what they must give again.
+    replay: openJsonlWriter(join(run.dir, REPLAY)),
+  };
+}
+
+function readReplay(path: string, after: number): Map<string, unknown> {
+  const values = new Map<string, unknown>();
+  if (!fs.existsSync(path)) return values;
+  const options = {
+    code: 'bad-checkpoint',
+    remedy: 'remove the file to score those steps anew',
+    tornLastLine: true,
+  } as const;
+  for (const { value } of readJsonl(path, options)) {
+    const { key, step, value: what } = value as { key: string; step: number; value: unknown };
+    if (step > after) values.set(key, what);
+  }
+  return values;
+}
