@@ -26,7 +26,7 @@ import type { Task } from '../task/task.js';
 import { encodePrompt, getTemplate, type PromptTemplate, scoredText } from '../text/template.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import { evaluationFields, grpoFields, optimizerFields } from './grpo-options.js';
-import { parseOptions, runFields } from './options.js';
+import { parseOptions, runFields, saveModel } from './options.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { accumulatePolicyGradient, type ScoredSample } from './policy-gradient.js';
 import { openActiveRun } from './recorder.js';
@@ -102,6 +102,7 @@ export interface GrpoSummary {
   readonly trainedTokens: number;
   readonly seconds: number;
   readonly run: string | null;
+  readonly saved: string | null;
   readonly memory: MemoryReport;
   readonly rewardFailures: Readonly<Record<string, number>>;
 }
@@ -197,6 +198,7 @@ async function* run(
   device: Device,
   moreRewards: boolean,
 ): AsyncGenerator<GrpoStep, GrpoSummary> {
+  const save = saveModel(o.save, input.resume !== undefined);
   let reference: Llama | null = null;
   const active = openActiveRun<State>({
     device,
@@ -290,7 +292,6 @@ async function* run(
     }
     const after = o.evalEnds ? await measure('after') : null;
     const { before, tokens, trainedTokens, seconds, rewardFailures } = state;
-    const memory = device.memory();
     const summary = {
       steps: o.steps,
       before,
@@ -299,7 +300,8 @@ async function* run(
       trainedTokens,
       seconds,
       run: active.dir,
-      memory,
+      saved: save(policy),
+      memory: device.memory(),
       rewardFailures,
     };
     active.finish(o.steps, state, summary);

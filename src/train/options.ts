@@ -1,10 +1,14 @@
 // Options of the loops: what every run takes, and their checks with errors that name option, value and remedy.
+import { existsSync, readdirSync } from 'node:fs';
 import { z } from 'zod';
+import { writeModelFolder } from '../checkpoint/folder.js';
 import { refuse } from '../errors.js';
+import { type Policy, policyFiles } from './policy.js';
 
 /** Options of every run that trains. */
 export const runFields = {
   out: z.string().optional().describe('folder of the run: metrics, completions, checkpoints'),
+  save: z.string().optional().describe('folder to save the final model to'),
   seed: z.number().int().min(0).default(0).describe('seed of problems, weights and sampling'),
   threads: z.number().int().min(1).max(64).optional().describe('threads that compute; default: all cores'),
   saveEvery: z.number().int().min(0).default(50).describe('steps between checkpoints; 0: only at the ends'),
@@ -23,4 +27,26 @@ export function parseOptions<S extends z.ZodObject>(command: string, schema: S, 
   const name = issue.path.join('.');
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], given);
   throw refuse('bad-input', `option ${name} of ${command}`, value, issue.message);
+}
+
+/**
+ * Checks now that a model can be saved to a folder, and gives the function that does it at the end. A resumed run has
+ * perhaps saved already; then nothing is to do.
+ * @throws RetortError bad-input where the folder holds other files
+ */
+export function saveModel(dir: string | undefined, resumed: boolean): (policy: Policy) => string | null {
+  if (dir === undefined) return () => null;
+  const full = existsSync(dir) && readdirSync(dir).length > 0;
+  if (full && !resumed) {
+    throw refuse(
+      'bad-input',
+      'folder to save the model to',
+      dir,
+      'it holds other files: name a new or empty folder',
+    );
+  }
+  return (policy) => {
+    if (!full) writeModelFolder(dir, policyFiles(policy));
+    return dir;
+  };
 }
