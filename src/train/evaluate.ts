@@ -50,6 +50,8 @@ export interface Evaluation {
   /** Completions whose reward failed; they count as wrong. */
   readonly failed: number;
   readonly tokens: number;
+  /** Mean of each of the task's measures over the completions. */
+  readonly measures: Readonly<Record<string, number>>;
   readonly completions: readonly (readonly Evaluated[])[];
 }
 
@@ -140,8 +142,14 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
     truncated: mean(flat.map((c) => (c.finishReason === 'length' ? 1 : 0))),
     failed: scores.filter((s) => s.failed.length > 0).length,
     tokens: flat.reduce((sum, c) => sum + c.ids.length, 0),
+    measures: meansOf(items.map(({ problem, completion }) => task.measures?.(problem, completion) ?? {})),
     completions,
   };
+}
+
+function meansOf(rows: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const names = new Set(rows.flatMap((row) => Object.keys(row)));
+  return Object.fromEntries([...names].map((name) => [name, mean(rows.map((row) => row[name] ?? 0))]));
 }
 
 function pickSampling({ temperature, topK, topP, minP }: SamplingOptions): SamplingOptions {

@@ -18,6 +18,7 @@ import {
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { Device } from '../compute/device/device.js';
 import { RetortError, refuse } from '../errors.js';
+import { VERSION } from '../version.js';
 import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
 import { loadPolicy, type Policy, policyFiles } from './policy.js';
 import { lockRun } from './run-lock.js';
@@ -78,8 +79,6 @@ interface SavedState {
   readonly optimizerSteps: number;
   readonly loop: unknown;
 }
-
-const VERSION = '0.1.0';
 
 /** What `config.json` holds. */
 export interface RunConfig {

@@ -1,0 +1,135 @@
+// The models that `retort bench train` and `decode` run: shapes of a plain decoder, and their operations a token.
+import { Tape } from '../compute/autograd.js';
+import type { Device } from '../compute/device/device.js';
+import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
+import type { LlamaConfig } from '../model/config.js';
+import { parameterCount } from '../model/config.js';
+import { createLlama, freeLlama, initLlama, packedLogits, packSequences } from '../model/llama.js';
+import { createEngine } from '../rollout/engine.js';
+import { createOptimizer } from '../train/optimizer.js';
+
+const VOCABULARY = 64;
+const LAYERS = 4;
+const HEADS = 4;
+
+/** Vocabulary 64, 4 layers, 4 heads, SwiGLU of 8/3 d up to a multiple of 32, untied head. */
+export function benchConfig(dModel: number, context: number): LlamaConfig {
+  return {
+    vocabSize: VOCABULARY,
+    hiddenSize: dModel,
+    intermediateSize: Math.ceil((8 * dModel) / 3 / 32) * 32,
+    numHiddenLayers: LAYERS,
+    numAttentionHeads: HEADS,
+    numKeyValueHeads: HEADS,
+    headDim: dModel / HEADS,
+    maxPositionEmbeddings: context,
+    rmsNormEps: 1e-5,
+    ropeTheta: 10000,
+    tieWordEmbeddings: false,
+    bosTokenId: null,
+    eosTokenIds: [],
+  };
+}
+
+/** Parameters that take part in a product for each token: all but the input embedding. */
+function working(config: LlamaConfig): number {
+  return parameterCount(config) - config.vocabSize * config.hiddenSize;
+}
+
+/** Operations of a trained token: 6 a parameter, and 6 x layers x d x sequence for attention. */
+export function trainFlops(config: LlamaConfig, sequence: number): number {
+  return 6 * working(config) + 6 * config.numHiddenLayers * config.hiddenSize * sequence;
+}
+
+export function decodeFlops(config: LlamaConfig): number {
+  return 2 * working(config);
+}
+
+/** Seconds of one training step (forward, backward, AdamW), for each of `runs` after two for warm-up. */
+export function timeTraining(
+  device: Device,
+  dModel: number,
+  batch: number,
+  sequence: number,
+  runs: number,
+): number[] {
+  const config = benchConfig(dModel, sequence);
+  const llama = createLlama(device, config, { trainable: true });
+  initLlama(llama, 0);
+  const optimizer = createOptimizer(llama, {
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weightDecay: 0.1,
+    maxGradNorm: 1e9,
+  });
+  const token = (s: number, t: number) => (s * 31 + t * t * 7 + t) % VOCABULARY;
+  const ids = Array.from({ length: batch }, (_, s) =>
+    Array.from({ length: sequence }, (_, t) => token(s, t)),
+  );
+  const targets = ids.flatMap((_, s) => Array.from({ length: sequence }, (_, t) => token(s, t + 1)));
+  const step = () => {
+    const mark = device.mark();
+    const tape = new Tape(device);
+    const c = { device, tape };
+    const { logprob } = tokenLogprob(
+      c,
+      packedLogits(c, llama, packSequences(llama, ids)),
+      device.upload(targets, 'i32'),
+    );
+    device.fill(tape.contribute(logprob).tensor, -1 / targets.length);
+    tape.backward();
+    device.rewind(mark);
+    optimizer.step(1e-3);
+  };
+  const seconds = timed(step, runs);
+  optimizer.free();
+  freeLlama(llama);
+  return seconds;
+}
+
+/** Seconds of generating `tokens` tokens for each of `batch` sequences, from one token each, sampled at temperature 1. */
+export function timeDecoding(
+  device: Device,
+  dModel: number,
+  batch: number,
+  tokens: number,
+  runs: number,
+): number[] {
+  const config = benchConfig(dModel, tokens + 1);
+  const llama = createLlama(device, config, { trainable: false });
+  initLlama(llama, 0);
+  const tokenizer = {
+    vocabSize: VOCABULARY,
+    bosTokenId: null,
+    eosTokenIds: [],
+    encode: () => [],
+    decode: () => '',
+    stream: () => ({ push: () => '', end: () => '' }),
+    files: {},
+    chatTemplate: null,
+  };
+  const engine = createEngine({ llama, tokenizer }, { maxSequences: batch });
+  let round = 0;
+  const run = () => {
+    for (let problem = 0; problem < batch; problem++) {
+      engine.submit({ promptIds: [problem % VOCABULARY], maxTokens: tokens, seed: round, problem });
+    }
+    round++;
+    while (engine.busy) engine.step();
+  };
+  const seconds = timed(run, runs);
+  engine.close();
+  freeLlama(llama);
+  return seconds;
+}
+
+function timed(run: () => void, runs: number): number[] {
+  run();
+  run();
+  return Array.from({ length: runs }, () => {
+    const began = performance.now();
+    run();
+    return (performance.now() - began) / 1000;
+  });
+}

@@ -1,0 +1,93 @@
+// retort generate: text from a model.
+import type { Command } from 'commander';
+import { createDevice } from '../compute/device/device.js';
+import { refuse } from '../errors.js';
+import { createEngine } from '../rollout/engine.js';
+import { generateAll } from '../rollout/generate.js';
+import { getTemplate } from '../text/template.js';
+import { loadPolicy } from '../train/policy.js';
+import { stopSignal } from './stop.js';
+import { type CommonOptions, printResult } from './terminal.js';
+
+interface GenerateFlags extends CommonOptions {
+  readonly model: string;
+  readonly prompt: string;
+  readonly template: string;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly maxTokens: number;
+  readonly stop?: string[];
+  readonly seed: number;
+  readonly threads?: number;
+}
+
+export function addGenerate(program: Command): void {
+  program
+    .command('generate')
+    .description('text from a model; an empty prompt is the beginning of a sequence')
+    .requiredOption('--model <dir>', 'folder of the model')
+    .option('--prompt <text>', 'what the model goes on from', '')
+    .option('--template <name>', 'prompt template around the prompt: raw, terse, r1, r1-think, chat', 'raw')
+    .option('--temperature <t>', 'sampling temperature; 0 takes the likeliest token', Number, 1)
+    .option('--top-k <k>', 'keep the k likeliest tokens; 0 keeps all', Number, 0)
+    .option('--top-p <p>', 'keep the fewest tokens whose probability reaches p', Number, 1)
+    .option('--min-p <p>', 'keep tokens at least this share as likely as the likeliest', Number, 0)
+    .option('--max-tokens <n>', 'most tokens', Number, 256)
+    .option('--stop <text...>', 'strings that end the text')
+    .option('--seed <n>', 'seed of the sampling', Number, 0)
+    .option('--threads <n>', 'threads that compute', Number)
+    .action(generate);
+}
+
+async function generate(o: GenerateFlags): Promise<void> {
+  const device = createDevice({ threads: o.threads });
+  try {
+    const policy = loadPolicy(o.model, device, { trainable: false });
+    const { llama, tokenizer } = policy;
+    const template = getTemplate(o.template, tokenizer);
+    const text = template.render(o.prompt);
+    let promptIds =
+      text === '' ? [] : tokenizer.encode(text, { addSpecialTokens: template.addSpecialTokens });
+    if (promptIds.length === 0) {
+      const start = tokenizer.bosTokenId ?? llama.config.bosTokenId;
+      if (start === null)
+        throw refuse(
+          'bad-input',
+          'prompt',
+          o.prompt,
+          'the model has no beginning-of-sequence token: give a prompt',
+        );
+      promptIds = [start];
+    }
+    const context = llama.config.maxPositionEmbeddings;
+    const engine = createEngine(policy, {
+      maxSequences: 1,
+      maxLength: Math.min(context, promptIds.length + Math.max(1, o.maxTokens)),
+      prefillTokens: context,
+    });
+    const stream = tokenizer.stream({ skipSpecialTokens: true });
+    // With stop strings the text is only known once it is certain that none has begun.
+    const streaming = !o.json && !o.stop;
+    const { temperature, topK, topP, minP, maxTokens, stop, seed } = o;
+    const [[completion]] = await generateAll(
+      engine,
+      [{ promptIds, temperature, topK, topP, minP, maxTokens, stop, seed, problem: 0 }],
+      {
+        signal: stopSignal.signal,
+        onTokens: (tokens) => {
+          if (streaming) for (const { id } of tokens) process.stdout.write(stream.push(id));
+        },
+      },
+    );
+    if (streaming) {
+      process.stdout.write(`${stream.end()}\n`);
+      return;
+    }
+    const { ids, logprobs, finishReason } = completion;
+    printResult(o, { text: completion.text, tokenIds: ids, logprobs, finishReason }, () => completion.text);
+  } finally {
+    await device.close();
+  }
+}

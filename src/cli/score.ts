@@ -1,0 +1,102 @@
+// retort score: rewards for completions that stand in a file.
+import type { Command } from 'commander';
+import { z } from 'zod';
+import { readJsonl } from '../checkpoint/jsonl.js';
+import { RetortError } from '../errors.js';
+import { loadReward } from '../reward/load.js';
+import { openScorer, type ScoreItem } from '../reward/score.js';
+import { loadTask } from '../task/load.js';
+import { optionsFromWords } from '../task/options.js';
+import type { Task } from '../task/task.js';
+import { percent, say } from './terminal.js';
+
+const REMEDY = 'each line is {"problem": {...}, "completion": "..."}';
+const line = z.looseObject({ problem: z.unknown(), completion: z.string() });
+/** Lines scored at a time. */
+const BATCH = 256;
+
+interface ScoreFlags {
+  readonly task: string;
+  readonly file: string;
+  readonly taskOption?: string[];
+  readonly rewards?: string[];
+}
+
+export function addScore(program: Command): void {
+  program
+    .command('score')
+    .description('score completions of a JSONL file; the lines come back with their rewards')
+    .requiredOption('--task <name>', 'name of a task, or path of a module that exports one')
+    .requiredOption('--file <path>', 'JSONL: lines of {"problem": {...}, "completion": "..."}')
+    .option('--task-option <name=value...>', 'options of the task')
+    .option('--rewards <module...>', 'modules with further rewards')
+    .action(score);
+}
+
+async function score(o: ScoreFlags): Promise<void> {
+  const task = await loadTask(o.task, optionsFromWords(o.taskOption ?? []));
+  const rewards = await Promise.all((o.rewards ?? []).map((path) => loadReward(path)));
+  const scorer = await openScorer({
+    task,
+    rewards,
+    onFailure: ({ name, kind, message }) => say(`reward ${name} ${kind}: ${message}`),
+  });
+  let lines = 0;
+  let right = 0;
+  let sum = 0;
+  const flush = async (batch: { value: object; item: ScoreItem }[]) => {
+    const scores = await scorer.scoreAll(batch.map((b) => b.item));
+    scores.forEach(({ rewards: byName, reward, correct, failed }, i) => {
+      lines++;
+      sum += reward;
+      if (correct) right++;
+      const failures = failed.length > 0 ? { failed } : {};
+      process.stdout.write(
+        `${JSON.stringify({ ...batch[i].value, rewards: byName, reward, correct, ...failures })}\n`,
+      );
+    });
+  };
+  try {
+    // Every line is read once before any is scored: a broken one is refused before anything is printed.
+    for (const entry of readJsonl(o.file, { code: 'bad-data', remedy: REMEDY }))
+      readItem(task, o.file, entry);
+    let batch: { value: object; item: ScoreItem }[] = [];
+    for (const entry of readJsonl(o.file, { code: 'bad-data', remedy: REMEDY })) {
+      batch.push(readItem(task, o.file, entry));
+      if (batch.length < BATCH) continue;
+      await flush(batch);
+      batch = [];
+    }
+    await flush(batch);
+  } finally {
+    await scorer.close();
+  }
+  const mean = lines > 0 ? (sum / lines).toFixed(4) : 'none';
+  say(
+    `${lines} completions, ${right} right${lines > 0 ? ` (${percent(right / lines)})` : ''}, mean reward ${mean}`,
+  );
+}
+
+function readItem(
+  task: Task,
+  file: string,
+  { number, value }: { number: number; value: unknown },
+): { value: object; item: ScoreItem } {
+  const parsed = line.safeParse(value);
+  if (!parsed.success) {
+    throw new RetortError(
+      'bad-data',
+      `${file}:${number}: ${parsed.error.issues[0].path.join('.') || 'line'}: ${parsed.error.issues[0].message}; ${REMEDY}`,
+    );
+  }
+  try {
+    return {
+      value: parsed.data,
+      item: { problem: task.parseProblem(parsed.data.problem), completion: parsed.data.completion },
+    };
+  } catch (error) {
+    if (error instanceof RetortError)
+      throw new RetortError(error.code, `${file}:${number}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
