@@ -1,6 +1,7 @@
 // retort grpo: reinforcement learning on a task.
 import type { Command } from 'commander';
-import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo, grpoOptions } from '../train/grpo.js';
+import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from '../train/grpo.js';
+import { grpoOptions } from '../train/grpo-options.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { stopSignal } from './stop.js';
 import {

@@ -1,33 +1,13 @@
 // The options of GRPO with TRL's names in camelCase, their defaults and their checks.
 import { z } from 'zod';
 import { lossTypes } from '../objective/loss-weights.js';
+import { optimizerFields, runFields } from './options.js';
 
 const positive = z.number().positive();
 const count = z.number().int().min(1);
 
-/** Options of the optimizer, shared by every loop. */
-export const optimizerFields = {
-  learningRate: positive.max(1, 'give a learning rate above 0, at most 1').describe('peak learning rate'),
-  warmupSteps: z.number().int().min(0).default(0).describe('steps of linear warm-up'),
-  schedule: z
-    .enum(['constant', 'linear', 'cosine'])
-    .default('linear')
-    .describe('how the learning rate falls'),
-  minLearningRateRatio: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.1)
-    .describe('share of the learning rate left at the end'),
-  beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's decay of the mean"),
-  beta2: z.number().min(0).lt(1).default(0.99).describe("AdamW's decay of the square"),
-  adamEpsilon: positive.default(1e-8).describe("AdamW's epsilon"),
-  weightDecay: z.number().min(0).default(0).describe('decoupled weight decay of matrices'),
-  maxGradNorm: positive.default(1).describe('gradients are scaled down to this norm'),
-};
-
 /** Options of the objective and the rollouts. */
-export const grpoFields = {
+const grpoFields = {
   steps: count.default(100).describe('rollouts, each followed by its updates'),
   batchSize: z.number().int().min(2).default(256).describe('completions of one step'),
   numGenerations: z
@@ -90,7 +70,7 @@ export const grpoFields = {
 };
 
 /** Options of evaluation within a run. */
-export const evaluationFields = {
+const evaluationFields = {
   evalEvery: z
     .number()
     .int()
@@ -101,6 +81,18 @@ export const evaluationFields = {
   evalTemperature: z.number().min(0).default(1).describe('temperature of evaluation within the run'),
 };
 
-export type OptimizerFields = z.output<z.ZodObject<typeof optimizerFields>>;
-export type GrpoFields = z.output<z.ZodObject<typeof grpoFields>>;
-export type EvaluationFields = z.output<z.ZodObject<typeof evaluationFields>>;
+/** The options of `retort grpo`; plain JSON, as they stand in config.json. */
+export const grpoOptions = z.strictObject({
+  model: z.string().describe('folder of the model to start from'),
+  task: z.string().describe('name of a task, or path of a module that exports one'),
+  taskOptions: z.record(z.string(), z.unknown()).default({}).describe('options of the task'),
+  template: z.string().optional().describe("prompt template; default: the task's"),
+  rewards: z.array(z.string()).default([]).describe('modules with further rewards'),
+  ...grpoFields,
+  ...optimizerFields,
+  learningRate: optimizerFields.learningRate.default(1e-4),
+  ...evaluationFields,
+  evalEnds: z.boolean().default(true).describe('measure held-out accuracy before and after'),
+  ...runFields,
+});
+export type GrpoOptions = z.output<typeof grpoOptions>;

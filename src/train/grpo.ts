@@ -4,49 +4,27 @@
 // the whole minibatch (DAPO), and groups whose rewards are all equal left out of the loss. The paper's loss is
 // lossType 'grpo' with beta 0.04 and dynamicSampling 'none'. Old log-probabilities are the sampler's own: sampler and
 // trainer run the same kernels, and their difference is logged in each step.
-import { z } from 'zod';
+import type { z } from 'zod';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
-import { RetortError, refuse } from '../errors.js';
+import { refuse } from '../errors.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
-import { computeAdvantages } from '../objective/advantages.js';
-import type { LossType } from '../objective/loss-weights.js';
-import type { PolicyLossSums } from '../objective/policy-loss.js';
 import { loadReward } from '../reward/load.js';
 import type { Reward } from '../reward/reward.js';
-import { openScorer, type RewardFailure, type Scored, type Scorer } from '../reward/score.js';
-import { mean } from '../reward/statistics.js';
-import { createEngine, type Engine } from '../rollout/engine.js';
-import { type GenerateProgress, generateAll } from '../rollout/generate.js';
-import type { Completion } from '../rollout/request.js';
+import { openScorer, type RewardFailure, type Scored, type ScoreItem, type Scorer } from '../reward/score.js';
+import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import { taskNames } from '../task/registry.js';
 import type { Task } from '../task/task.js';
-import { encodePrompt, getTemplate, type PromptTemplate, scoredText } from '../text/template.js';
-import { type Evaluation, evaluate } from './evaluate.js';
-import { evaluationFields, grpoFields, optimizerFields } from './grpo-options.js';
-import { parseOptions, runFields, saveModel } from './options.js';
+import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
+import { type Accuracies, accuracies, evaluateNow, type OnEvaluation } from './grpo-evaluation.js';
+import { type GrpoOptions, grpoOptions } from './grpo-options.js';
+import { type GrpoSample, type Job, logLine, sampleBatch } from './grpo-rollout.js';
+import { updatePolicy } from './grpo-update.js';
+import { parseOptions, saveModel } from './options.js';
 import { loadPolicy, type Policy } from './policy.js';
-import { accumulatePolicyGradient, type ScoredSample } from './policy-gradient.js';
 import { openActiveRun } from './recorder.js';
-import { learningRateAt } from './schedule.js';
-
-/** The options of `retort grpo`; plain JSON, as they stand in config.json. */
-export const grpoOptions = z.strictObject({
-  model: z.string().describe('folder of the model to start from'),
-  task: z.string().describe('name of a task, or path of a module that exports one'),
-  taskOptions: z.record(z.string(), z.unknown()).default({}).describe('options of the task'),
-  template: z.string().optional().describe("prompt template; default: the task's"),
-  rewards: z.array(z.string()).default([]).describe('modules with further rewards'),
-  ...grpoFields,
-  ...optimizerFields,
-  learningRate: optimizerFields.learningRate.default(1e-4),
-  ...evaluationFields,
-  evalEnds: z.boolean().default(true).describe('measure held-out accuracy before and after'),
-  ...runFields,
-});
-export type GrpoOptions = z.output<typeof grpoOptions>;
 
 /** What the library takes: the options, and what cannot stand in a file. */
 export type GrpoInput = Omit<z.input<typeof grpoOptions>, 'task' | 'rewards'> & {
@@ -58,23 +36,10 @@ export type GrpoInput = Omit<z.input<typeof grpoOptions>, 'task' | 'rewards'> & 
   readonly device?: Device;
   readonly signal?: AbortSignal;
   readonly onProgress?: (stage: string, progress: GenerateProgress) => void;
-  readonly onEvaluation?: (
-    when: 'before' | 'after' | number,
-    name: 'greedy' | 'sampled',
-    e: Evaluation,
-  ) => void;
+  readonly onEvaluation?: OnEvaluation;
   readonly onRewardFailure?: (failure: RewardFailure) => void;
   readonly warn?: (message: string) => void;
 };
-
-/** One completion of a step, as it was trained on. */
-export interface GrpoSample {
-  readonly problem: unknown;
-  readonly prompt: string;
-  readonly completion: Completion;
-  readonly scored: Scored;
-  readonly advantage: number;
-}
 
 export interface GrpoStep {
   /** From 1. */
@@ -83,14 +48,6 @@ export interface GrpoStep {
   /** TRL's names. */
   readonly metrics: Readonly<Record<string, number>>;
   readonly samples: readonly GrpoSample[];
-}
-
-/** Held-out accuracies. */
-export interface Accuracies {
-  readonly greedy: number;
-  readonly sampled: number;
-  readonly greedyCi95: readonly [number, number];
-  readonly sampledCi95: readonly [number, number];
 }
 
 export interface GrpoSummary {
@@ -223,6 +180,8 @@ async function* run(
   });
   const { policy, optimizer } = active;
   const template = templateOf(o, task, policy);
+  const { onEvaluation = () => {}, onProgress = () => {} } = input;
+  const job: Job = { policy, task, template, scorer, o, onProgress };
   const shipped = taskNames().includes(task.name) && !task.module;
   const deterministic = shipped && !moreRewards;
   try {
@@ -233,18 +192,16 @@ async function* run(
       else followWeights(policy.llama, reference);
     }
     let state = active.state;
-    const measure = (when: 'before' | 'after') => accuracies(policy, task, template, scorer, o, input, when);
-    if (o.evalEnds && !state.before) state = { ...state, before: await measure('before') };
+    if (o.evalEnds && !state.before) {
+      state = { ...state, before: await accuracies(job, 'before', onEvaluation) };
+      active.stepDone(active.startStep, state);
+    }
 
     for (let step = active.startStep + 1; step <= o.steps; step++) {
       const began = performance.now();
-      const engine = createEngine(policy, { maxSequences: Math.min(o.maxSequences, o.batchSize) });
-      let batch: Batch;
-      try {
-        batch = await sampleBatch({ engine, policy, task, template, scorer, o, input, step, state, score });
-      } finally {
-        engine.close();
-      }
+      const batch = await sampleBatch(job, step, state.nextProblem, (round, items) =>
+        score(step, round, items),
+      );
       const sampled = performance.now();
       const update = await updatePolicy(policy, reference, optimizer, batch, o, step, input.warn);
       if (reference && o.refModelSyncSteps > 0 && step % o.refModelSyncSteps === 0) {
@@ -269,17 +226,8 @@ async function* run(
         tokens_per_second: (batch.tokens + update.trainedTokens) / seconds,
       };
       if (o.evalEvery > 0 && step % o.evalEvery === 0) {
-        const e = await evaluateNow(
-          policy,
-          task,
-          template,
-          scorer,
-          o,
-          input,
-          o.evalTemperature,
-          `evaluation at step ${step}`,
-        );
-        input.onEvaluation?.(step, o.evalTemperature === 0 ? 'greedy' : 'sampled', e);
+        const e = await evaluateNow(job, o.evalTemperature, `evaluation at step ${step}`);
+        onEvaluation(step, o.evalTemperature === 0 ? 'greedy' : 'sampled', e);
         metrics['eval/pass1'] = e.pass1.value;
         metrics['eval/pass1_low'] = e.pass1.interval[0];
         metrics['eval/pass1_high'] = e.pass1.interval[1];
@@ -290,7 +238,7 @@ async function* run(
       active.stepDone(step, state);
       yield { step, steps: o.steps, metrics, samples: batch.samples };
     }
-    const after = o.evalEnds ? await measure('after') : null;
+    const after = o.evalEnds ? await accuracies(job, 'after', onEvaluation) : null;
     const { before, tokens, trainedTokens, seconds, rewardFailures } = state;
     const summary = {
       steps: o.steps,
@@ -312,7 +260,7 @@ async function* run(
   }
 
   /** Scores completions; what a user's function said is kept, so that a resumed run hears the same. */
-  function score(step: number, round: number, items: Parameters<Scorer['scoreAll']>[0]): Promise<Scored[]> {
+  function score(step: number, round: number, items: readonly ScoreItem[]): Promise<Scored[]> {
     const now = () => scorer.scoreAll(items);
     return deterministic ? now() : active.journalled(`${step}.${round}`, step, now);
   }
@@ -346,277 +294,6 @@ function checkFit({ llama, tokenizer }: Policy, task: Task, template: PromptTemp
   }
 }
 
-interface Batch {
-  readonly samples: readonly GrpoSample[];
-  /** What the loss is made of: groups whose rewards differ, unless all are kept. */
-  readonly groups: readonly (readonly GrpoSample[])[];
-  readonly nextProblem: number;
-  readonly tokens: number;
-  readonly promptTokens: number;
-  readonly metrics: Readonly<Record<string, number>>;
-}
-
-interface SampleJob {
-  readonly engine: Engine;
-  readonly policy: Policy;
-  readonly task: Task;
-  readonly template: PromptTemplate;
-  readonly scorer: Scorer;
-  readonly o: GrpoOptions;
-  readonly input: GrpoInput;
-  readonly step: number;
-  readonly state: State;
-  readonly score: (
-    step: number,
-    round: number,
-    items: Parameters<Scorer['scoreAll']>[0],
-  ) => Promise<Scored[]>;
-}
-
-/** Samples a group for each problem, scores, and centres the rewards within their group. */
-async function sampleBatch(job: SampleJob): Promise<Batch> {
-  const { engine, policy, task, template, o, input, step, state } = job;
-  const wanted = o.batchSize / o.numGenerations;
-  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
-  const all: GrpoSample[] = [];
-  const groups: GrpoSample[][] = [];
-  let nextProblem = state.nextProblem;
-  let promptTokens = 0;
-  let metrics: Readonly<Record<string, number>> = {};
-  for (let round = 0; round < rounds && groups.length < wanted; round++) {
-    const count = wanted - groups.length;
-    const indices = Array.from({ length: count }, (_, i) => nextProblem + i);
-    nextProblem += count;
-    const problems = indices.map((i) => task.problem('train', task.size ? i % task.size.train : i, o.seed));
-    const prompts = problems.map((p) => task.prompt(p));
-    const requests = prompts.map((prompt, i) => ({
-      promptIds: encodePrompt(template, policy.tokenizer, prompt),
-      n: o.numGenerations,
-      maxTokens: o.maxCompletionLength,
-      temperature: o.temperature,
-      topK: o.topK,
-      topP: o.topP,
-      minP: o.minP,
-      stop: o.stop,
-      seed: o.seed,
-      problem: indices[i],
-    }));
-    promptTokens += requests.reduce((sum, r) => sum + r.promptIds.length, 0);
-    const onProgress = (p: GenerateProgress) => input.onProgress?.(`step ${step}: rollouts`, p);
-    const completions = (await generateAll(engine, requests, { onProgress })).flat();
-    const items = completions.map((c) => ({
-      problem: problems[c.request],
-      completion: scoredText(template, c.text),
-      tokenCount: c.ids.length,
-    }));
-    const scores = await job.score(step, round, items);
-    // A failed reward says nothing about the policy: the sample takes no part in its group.
-    const known = scores.map((s): Record<string, number> => (s.failed.length > 0 ? {} : { sum: s.reward }));
-    const { numGenerations, scaleRewards } = o;
-    const {
-      advantages,
-      flatGroups,
-      metrics: sumMetrics,
-    } = computeAdvantages(known, { numGenerations, scaleRewards });
-    const byName = computeAdvantages(
-      scores.map((s) => s.rewards),
-      { numGenerations, scaleRewards },
-    ).metrics;
-    const samples = completions.map((completion, i) => ({
-      problem: problems[completion.request],
-      prompt: prompts[completion.request],
-      completion,
-      scored: scores[i],
-      advantage: advantages[i],
-    }));
-    all.push(...samples);
-    flatGroups.forEach((flat, g) => {
-      if (flat && o.dynamicSampling !== 'none') return;
-      groups.push(samples.slice(g * numGenerations, (g + 1) * numGenerations));
-    });
-    // The first round is an unbiased picture of the policy; later ones only fill the batch.
-    if (round === 0) {
-      const flat = flatGroups.filter(Boolean).length / flatGroups.length;
-      metrics = {
-        ...rewardMetrics(byName, sumMetrics),
-        frac_reward_zero_std: flat,
-        ...lengthMetrics(samples),
-      };
-    }
-  }
-  const tokens = all.reduce((sum, s) => sum + s.completion.ids.length, 0);
-  return { samples: all, groups, nextProblem, tokens, promptTokens, metrics };
-}
-
-function rewardMetrics(
-  byName: Readonly<Record<string, number>>,
-  sum: Readonly<Record<string, number>>,
-): Record<string, number> {
-  const named = Object.entries(byName).filter(([name]) => name.startsWith('rewards/'));
-  return { ...Object.fromEntries(named), reward: sum.reward, reward_std: sum.reward_std };
-}
-
-function lengthMetrics(samples: readonly GrpoSample[]): Record<string, number> {
-  const lengths = samples.map((s) => s.completion.ids.length);
-  const ended = samples
-    .filter((s) => s.completion.finishReason === 'stop')
-    .map((s) => s.completion.ids.length);
-  return {
-    'completions/mean_length': mean(lengths),
-    'completions/min_length': Math.min(...lengths),
-    'completions/max_length': Math.max(...lengths),
-    'completions/mean_terminated_length': ended.length > 0 ? mean(ended) : 0,
-    'completions/clipped_ratio': 1 - ended.length / lengths.length,
-    accuracy: mean(samples.map((s) => (s.scored.correct ? 1 : 0))),
-    reward_failures: samples.filter((s) => s.scored.failed.length > 0).length,
-  };
-}
-
-/** The clipped updates over a step's groups. */
-async function updatePolicy(
-  { llama }: Policy,
-  reference: Llama | null,
-  optimizer: { step(learningRate: number): number; clearGradients(): void },
-  { groups }: Batch,
-  o: GrpoOptions,
-  step: number,
-  warn: (message: string) => void,
-): Promise<{ metrics: Record<string, number>; trainedTokens: number }> {
-  const learningRate = learningRateAt(step - 1, o.steps, o);
-  const parts = Math.min(o.minibatches, groups.length);
-  const objective = {
-    lossType: o.lossType as LossType,
-    temperature: o.temperature,
-    epsilon: o.epsilon,
-    epsilonHigh: o.epsilonHigh ?? o.epsilon,
-    delta: o.delta ?? Number.POSITIVE_INFINITY,
-    beta: o.beta,
-    maxCompletionLength: o.maxCompletionLength,
-    maskTruncatedCompletions: o.maskTruncatedCompletions,
-    microBatchTokens: o.microBatchTokens,
-  };
-  const sums: PolicyLossSums[] = [];
-  const norms: number[] = [];
-  let skipped = 0;
-  let trainedTokens = 0;
-  optimizer.clearGradients();
-  for (let iteration = 0; iteration < o.numIterations; iteration++) {
-    for (let part = 0; part < parts; part++) {
-      const start = Math.floor((groups.length * part) / parts);
-      const end = Math.floor((groups.length * (part + 1)) / parts);
-      const samples = groups.slice(start, end).flat().map(toScoredSample);
-      sums.push(await accumulatePolicyGradient(llama, reference, samples, objective));
-      trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.ids.length, 0);
-      try {
-        norms.push(optimizer.step(learningRate));
-      } catch (error) {
-        if (!(error instanceof RetortError && error.code === 'numerics' && o.onNonFinite === 'skip'))
-          throw error;
-        warn(`step ${step}: ${error.message}; the update was skipped`);
-        optimizer.clearGradients();
-        skipped++;
-      }
-    }
-  }
-  return { metrics: lossMetrics(sums, norms, learningRate, skipped), trainedTokens };
-}
-
-function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {
-  return {
-    promptIds: completion.promptIds,
-    ids: completion.ids,
-    oldLogprobs: completion.samplingLogprobs,
-    advantage,
-    truncated: completion.finishReason === 'length',
-  };
-}
-
-function lossMetrics(
-  sums: readonly PolicyLossSums[],
-  norms: readonly number[],
-  learningRate: number,
-  skipped: number,
-): Record<string, number> {
-  const total = (key: keyof PolicyLossSums) => sums.reduce((sum, s) => sum + s[key], 0);
-  const tokens = Math.max(1, total('tokens'));
-  const first = sums[0];
-  return {
-    loss: sums.length > 0 ? total('loss') / sums.length : 0,
-    grad_norm: norms.length > 0 ? mean(norms) : 0,
-    learning_rate: learningRate,
-    entropy: total('entropy') / tokens,
-    kl: total('kl') / tokens,
-    'clip_ratio/low_mean': total('clippedLow') / tokens,
-    'clip_ratio/high_mean': total('clippedHigh') / tokens,
-    'clip_ratio/region_mean': (total('clippedLow') + total('clippedHigh')) / tokens,
-    // Over the first update, whose policy is the one that sampled.
-    'sampling/sampling_logp_difference/mean': first ? first.logprobDifference / Math.max(1, first.tokens) : 0,
-    'sampling/importance_sampling_ratio/mean': first ? first.ratio / Math.max(1, first.tokens) : 1,
-    skipped_updates: skipped,
-  };
-}
-
-type Evaluating = Pick<GrpoInput, 'signal' | 'onProgress' | 'onEvaluation'>;
-
-function evaluateNow(
-  policy: Policy,
-  task: Task,
-  template: PromptTemplate,
-  scorer: Scorer,
-  o: GrpoOptions,
-  { signal, onProgress }: Evaluating,
-  temperature: number,
-  stage: string,
-): Promise<Evaluation> {
-  return evaluate(policy, {
-    task,
-    template,
-    scorer,
-    problems: o.evalProblems,
-    samples: 1,
-    temperature,
-    maxTokens: o.maxCompletionLength,
-    // Not the run's seed: every run of a task is measured on the same problems.
-    seed: 0,
-    engine: { maxSequences: o.maxSequences },
-    signal,
-    onProgress: (p) => onProgress?.(stage, p),
-  });
-}
-
-async function accuracies(
-  policy: Policy,
-  task: Task,
-  template: PromptTemplate,
-  scorer: Scorer,
-  o: GrpoOptions,
-  input: Evaluating,
-  when: 'before' | 'after',
-): Promise<Accuracies> {
-  const at = async (name: 'greedy' | 'sampled', temperature: number) => {
-    const e = await evaluateNow(
-      policy,
-      task,
-      template,
-      scorer,
-      o,
-      input,
-      temperature,
-      `held-out accuracy ${when}, ${name}`,
-    );
-    input.onEvaluation?.(when, name, e);
-    return e.pass1;
-  };
-  const greedy = await at('greedy', 0);
-  const sampled = await at('sampled', 1);
-  return {
-    greedy: greedy.value,
-    sampled: sampled.value,
-    greedyCi95: greedy.interval,
-    sampledCi95: sampled.interval,
-  };
-}
-
 function countFailures(
   before: Readonly<Record<string, number>>,
   samples: readonly GrpoSample[],
@@ -629,22 +306,4 @@ function countFailures(
 /** A standard deviation of one value, say, is not a number; such a metric is left out. */
 function finiteOnly(metrics: Readonly<Record<string, number>>): Record<string, number> {
   return Object.fromEntries(Object.entries(metrics).filter(([, value]) => Number.isFinite(value)));
-}
-
-function logLine(step: number, { problem, prompt, completion, scored, advantage }: GrpoSample): unknown {
-  const { text, ids, finishReason } = completion;
-  const { rewards, reward, correct, failed } = scored;
-  return {
-    step,
-    problem,
-    prompt,
-    completion: text,
-    tokens: ids.length,
-    finishReason,
-    rewards,
-    reward,
-    correct,
-    failed,
-    advantage,
-  };
 }

@@ -5,6 +5,29 @@ import { writeModelFolder } from '../checkpoint/folder.js';
 import { refuse } from '../errors.js';
 import { type Policy, policyFiles } from './policy.js';
 
+const positive = z.number().positive();
+
+/** Options of the optimizer, shared by every loop. */
+export const optimizerFields = {
+  learningRate: positive.max(1, 'give a learning rate above 0, at most 1').describe('peak learning rate'),
+  warmupSteps: z.number().int().min(0).default(0).describe('steps of linear warm-up'),
+  schedule: z
+    .enum(['constant', 'linear', 'cosine'])
+    .default('linear')
+    .describe('how the learning rate falls'),
+  minLearningRateRatio: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe('share of the learning rate left at the end'),
+  beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's decay of the mean"),
+  beta2: z.number().min(0).lt(1).default(0.99).describe("AdamW's decay of the square"),
+  adamEpsilon: positive.default(1e-8).describe("AdamW's epsilon"),
+  weightDecay: z.number().min(0).default(0).describe('decoupled weight decay of matrices'),
+  maxGradNorm: positive.default(1).describe('gradients are scaled down to this norm'),
+};
+
 /** Options of every run that trains. */
 export const runFields = {
   out: z.string().optional().describe('folder of the run: metrics, completions, checkpoints'),

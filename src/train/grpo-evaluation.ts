@@ -1,0 +1,60 @@
+// Held-out accuracy before, within and after a GRPO run.
+import { type Evaluation, evaluate } from './evaluate.js';
+import type { Job } from './grpo-rollout.js';
+
+/** Held-out accuracies. */
+export interface Accuracies {
+  readonly greedy: number;
+  readonly sampled: number;
+  readonly greedyCi95: readonly [number, number];
+  readonly sampledCi95: readonly [number, number];
+}
+
+/** Told of each evaluation of a run. */
+export type OnEvaluation = (
+  when: 'before' | 'after' | number,
+  name: 'greedy' | 'sampled',
+  e: Evaluation,
+) => void;
+
+/** One sample of each held-out problem. */
+export function evaluateNow(
+  { policy, task, template, scorer, o, onProgress }: Job,
+  temperature: number,
+  stage: string,
+): Promise<Evaluation> {
+  return evaluate(policy, {
+    task,
+    template,
+    scorer,
+    problems: o.evalProblems,
+    samples: 1,
+    temperature,
+    maxTokens: o.maxCompletionLength,
+    // Not the run's seed: every run of a task is measured on the same problems.
+    seed: 0,
+    engine: { maxSequences: o.maxSequences },
+    onProgress: (p) => onProgress(stage, p),
+  });
+}
+
+/** Greedy and sampled accuracy, at one end of the run. */
+export async function accuracies(
+  job: Job,
+  when: 'before' | 'after',
+  onEvaluation: OnEvaluation,
+): Promise<Accuracies> {
+  const at = async (name: 'greedy' | 'sampled', temperature: number) => {
+    const e = await evaluateNow(job, temperature, `held-out accuracy ${when}, ${name}`);
+    onEvaluation(when, name, e);
+    return e.pass1;
+  };
+  const greedy = await at('greedy', 0);
+  const sampled = await at('sampled', 1);
+  return {
+    greedy: greedy.value,
+    sampled: sampled.value,
+    greedyCi95: greedy.interval,
+    sampledCi95: sampled.interval,
+  };
+}

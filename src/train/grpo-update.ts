@@ -1,0 +1,95 @@
+// The update half of a GRPO step: clipped policy-gradient updates over the step's groups.
+import { RetortError } from '../errors.js';
+import type { Llama } from '../model/llama.js';
+import type { LossType } from '../objective/loss-weights.js';
+import type { PolicyLossSums } from '../objective/policy-loss.js';
+import { mean } from '../reward/statistics.js';
+import type { GrpoOptions } from './grpo-options.js';
+import type { Batch, GrpoSample } from './grpo-rollout.js';
+import type { Policy } from './policy.js';
+import { accumulatePolicyGradient, type ScoredSample } from './policy-gradient.js';
+import { learningRateAt } from './schedule.js';
+
+/** The clipped updates over a step's groups. */
+export async function updatePolicy(
+  { llama }: Policy,
+  reference: Llama | null,
+  optimizer: { step(learningRate: number): number; clearGradients(): void },
+  { groups }: Batch,
+  o: GrpoOptions,
+  step: number,
+  warn: (message: string) => void,
+): Promise<{ metrics: Record<string, number>; trainedTokens: number }> {
+  const learningRate = learningRateAt(step - 1, o.steps, o);
+  const parts = Math.min(o.minibatches, groups.length);
+  const objective = {
+    lossType: o.lossType as LossType,
+    temperature: o.temperature,
+    epsilon: o.epsilon,
+    epsilonHigh: o.epsilonHigh ?? o.epsilon,
+    delta: o.delta ?? Number.POSITIVE_INFINITY,
+    beta: o.beta,
+    maxCompletionLength: o.maxCompletionLength,
+    maskTruncatedCompletions: o.maskTruncatedCompletions,
+    microBatchTokens: o.microBatchTokens,
+  };
+  const sums: PolicyLossSums[] = [];
+  const norms: number[] = [];
+  let skipped = 0;
+  let trainedTokens = 0;
+  optimizer.clearGradients();
+  for (let iteration = 0; iteration < o.numIterations; iteration++) {
+    for (let part = 0; part < parts; part++) {
+      const start = Math.floor((groups.length * part) / parts);
+      const end = Math.floor((groups.length * (part + 1)) / parts);
+      const samples = groups.slice(start, end).flat().map(toScoredSample);
+      sums.push(await accumulatePolicyGradient(llama, reference, samples, objective));
+      trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.ids.length, 0);
+      try {
+        norms.push(optimizer.step(learningRate));
+      } catch (error) {
+        if (!(error instanceof RetortError && error.code === 'numerics' && o.onNonFinite === 'skip'))
+          throw error;
+        warn(`step ${step}: ${error.message}; the update was skipped`);
+        optimizer.clearGradients();
+        skipped++;
+      }
+    }
+  }
+  return { metrics: lossMetrics(sums, norms, learningRate, skipped), trainedTokens };
+}
+
+function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {
+  return {
+    promptIds: completion.promptIds,
+    ids: completion.ids,
+    oldLogprobs: completion.samplingLogprobs,
+    advantage,
+    truncated: completion.finishReason === 'length',
+  };
+}
+
+function lossMetrics(
+  sums: readonly PolicyLossSums[],
+  norms: readonly number[],
+  learningRate: number,
+  skipped: number,
+): Record<string, number> {
+  const total = (key: keyof PolicyLossSums) => sums.reduce((sum, s) => sum + s[key], 0);
+  const tokens = Math.max(1, total('tokens'));
+  const first = sums[0];
+  return {
+    loss: sums.length > 0 ? total('loss') / sums.length : 0,
+    grad_norm: norms.length > 0 ? mean(norms) : 0,
+    learning_rate: learningRate,
+    entropy: total('entropy') / tokens,
+    kl: total('kl') / tokens,
+    'clip_ratio/low_mean': total('clippedLow') / tokens,
+    'clip_ratio/high_mean': total('clippedHigh') / tokens,
+    'clip_ratio/region_mean': (total('clippedLow') + total('clippedHigh')) / tokens,
+    // Over the first update, whose policy is the one that sampled.
+    'sampling/sampling_logp_difference/mean': first ? first.logprobDifference / Math.max(1, first.tokens) : 0,
+    'sampling/importance_sampling_ratio/mean': first ? first.ratio / Math.max(1, first.tokens) : 1,
+    skipped_updates: skipped,
+  };
+}
