@@ -18,7 +18,7 @@ import {
 /** What the demo runs; `runs/demo.sh` measures exactly this. */
 const SETTINGS = {
   task: 'countdown',
-  steps: 40,
+  steps: 30,
   batchSize: 512,
   numGenerations: 8,
   minibatches: 2,
