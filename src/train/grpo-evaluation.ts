@@ -22,6 +22,7 @@ export function evaluateNow(
   { policy, task, template, scorer, o, onProgress }: Job,
   temperature: number,
   stage: string,
+  signal?: AbortSignal,
 ): Promise<Evaluation> {
   return evaluate(policy, {
     task,
@@ -34,6 +35,7 @@ export function evaluateNow(
     // Not the run's seed: every run of a task is measured on the same problems.
     seed: 0,
     engine: { maxSequences: o.maxSequences },
+    signal,
     onProgress: (p) => onProgress(stage, p),
   });
 }
@@ -45,7 +47,7 @@ export async function accuracies(
   onEvaluation: OnEvaluation,
 ): Promise<Accuracies> {
   const at = async (name: 'greedy' | 'sampled', temperature: number) => {
-    const e = await evaluateNow(job, temperature, `held-out accuracy ${when}, ${name}`);
+    const e = await evaluateNow(job, temperature, `held-out accuracy ${when}, ${name}`, job.signal);
     onEvaluation(when, name, e);
     return e.pass1;
   };

@@ -87,7 +87,10 @@ export const grpoOptions = z.strictObject({
   task: z.string().describe('name of a task, or path of a module that exports one'),
   taskOptions: z.record(z.string(), z.unknown()).default({}).describe('options of the task'),
   template: z.string().optional().describe("prompt template; default: the task's"),
-  rewards: z.array(z.string()).default([]).describe('modules with further rewards'),
+  rewards: z
+    .array(z.string())
+    .default([])
+    .describe('a further reward by name (think-format, tag-count, soft-overlong), or a module'),
   ...grpoFields,
   ...optimizerFields,
   learningRate: optimizerFields.learningRate.default(1e-4),

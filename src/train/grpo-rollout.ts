@@ -36,6 +36,8 @@ export interface Job {
   readonly template: PromptTemplate;
   readonly scorer: Scorer;
   readonly o: GrpoOptions;
+  /** Ends evaluations at once; a step is finished first. */
+  readonly signal?: AbortSignal;
   readonly onProgress: (stage: string, progress: GenerateProgress) => void;
 }
 

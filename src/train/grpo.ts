@@ -10,7 +10,7 @@ import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { refuse } from '../errors.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
-import { loadReward } from '../reward/load.js';
+import { findReward } from '../reward/load.js';
 import type { Reward } from '../reward/reward.js';
 import { openScorer, type RewardFailure, type Scored, type ScoreItem, type Scorer } from '../reward/score.js';
 import type { GenerateProgress } from '../rollout/generate.js';
@@ -98,7 +98,9 @@ export async function* grpo(input: GrpoInput): AsyncGenerator<GrpoStep, GrpoSumm
   const warn = input.warn ?? ((message: string) => process.emitWarning(message));
   const task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const rewards = await Promise.all(
-    (input.rewards ?? []).map((r) => (typeof r === 'string' ? loadReward(r) : r)),
+    (input.rewards ?? []).map((r) =>
+      typeof r === 'string' ? findReward(r, { maxTokens: o.maxCompletionLength }) : r,
+    ),
   );
   const device = input.device ?? createDevice({ threads: o.threads });
   const scorer = await openScorer({
@@ -181,7 +183,7 @@ async function* run(
   const { policy, optimizer } = active;
   const template = templateOf(o, task, policy);
   const { onEvaluation = () => {}, onProgress = () => {} } = input;
-  const job: Job = { policy, task, template, scorer, o, onProgress };
+  const job: Job = { policy, task, template, scorer, o, onProgress, signal: input.signal };
   const shipped = taskNames().includes(task.name) && !task.module;
   const deterministic = shipped && !moreRewards;
   try {
@@ -193,7 +195,8 @@ async function* run(
     }
     let state = active.state;
     if (o.evalEnds && !state.before) {
-      state = { ...state, before: await accuracies(job, 'before', onEvaluation) };
+      const before = await accuracies(job, 'before', onEvaluation).catch(stopAt(active.startStep, state));
+      state = { ...state, before };
       active.stepDone(active.startStep, state);
     }
 
@@ -238,7 +241,9 @@ async function* run(
       active.stepDone(step, state);
       yield { step, steps: o.steps, metrics, samples: batch.samples };
     }
-    const after = o.evalEnds ? await accuracies(job, 'after', onEvaluation) : null;
+    const after = o.evalEnds
+      ? await accuracies(job, 'after', onEvaluation).catch(stopAt(o.steps, state))
+      : null;
     const { before, tokens, trainedTokens, seconds, rewardFailures } = state;
     const summary = {
       steps: o.steps,
@@ -257,6 +262,14 @@ async function* run(
   } finally {
     if (reference) freeLlama(reference);
     active.close();
+  }
+
+  /** An interrupted evaluation ends the run as an interrupted step does: with a checkpoint. */
+  function stopAt(step: number, state: State): (error: unknown) => never {
+    return (error) => {
+      if (input.signal?.aborted) active.stepDone(step, state);
+      throw error;
+    };
   }
 
   /** Scores completions; what a user's function said is kept, so that a resumed run hears the same. */

@@ -126,6 +126,11 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     return openLocked(o, run, unlock);
   } catch (error) {
     unlock();
+    // A run that could not begin is none: its folder can be named again once the mistake is mended.
+    // It was empty before, else createRun would have refused it.
+    if (run && o.resume === null) {
+      for (const name of fs.readdirSync(run.dir)) fs.rmSync(join(run.dir, name), { recursive: true });
+    }
     throw error;
   }
 

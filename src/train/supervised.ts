@@ -110,6 +110,12 @@ interface State {
   readonly loss: number;
 }
 
+interface Prepared {
+  readonly train: ExampleSource;
+  readonly heldout: ExampleSource | null;
+  readonly steps: number;
+}
+
 /**
  * Fine-tunes on prompts and completions: the loss is over completions only.
  * @example
@@ -163,6 +169,16 @@ async function* run(
   { resume, signal, warn }: { resume?: string; signal?: AbortSignal; warn: (message: string) => void },
 ): AsyncGenerator<SupervisedStep, SupervisedSummary> {
   const save = saveModel(o.save, resume !== undefined);
+  let prepared: Prepared | null = null;
+  /** Reads and checks the data, once, as soon as there is a policy: wrong data must not begin a run. */
+  const prepare = (policy: Policy): Prepared => {
+    if (prepared) return prepared;
+    const train = sourceOf(command, o, task, policy, 'train') as ExampleSource;
+    const heldout = sourceOf(command, o, task, policy, 'heldout');
+    checkExamples(train, policy);
+    prepared = { train, heldout, steps: o.steps ?? stepsOfEpochs(train, o, policy) };
+    return prepared;
+  };
   const active = openActiveRun<State>({
     device,
     command,
@@ -170,10 +186,13 @@ async function* run(
     out: o.out ?? null,
     resume: resume ?? null,
     seed: o.seed,
-    makePolicy: () =>
-      o.model
+    makePolicy: () => {
+      const policy = o.model
         ? loadPolicy(o.model, device, { trainable: true })
-        : makeNewPolicy(o, task?.alphabet ?? null, device, o.seed),
+        : makeNewPolicy(o, task?.alphabet ?? null, device, o.seed);
+      prepare(policy);
+      return policy;
+    },
     optimizer: { ...o, eps: o.adamEpsilon },
     initialState: { nextExample: 0, tokens: 0, seconds: 0, loss: 0 },
     saveEvery: o.saveEvery,
@@ -183,10 +202,7 @@ async function* run(
   });
   try {
     const { policy, optimizer } = active;
-    const train = sourceOf(command, o, task, policy, 'train') as ExampleSource;
-    const heldout = sourceOf(command, o, task, policy, 'heldout');
-    checkExamples(train, policy);
-    const steps = o.steps ?? stepsOfEpochs(train, o, policy);
+    const { train, heldout, steps } = prepare(policy);
     const perStep = o.batchTokens * o.gradientAccumulationSteps;
     let state = active.state;
     let evalLoss: number | null = null;
