@@ -1,13 +1,13 @@
 // retort bench: what this machine reaches, as shares of a register-only multiply-add loop measured in the same run.
 
 import { availableParallelism } from 'node:os';
-import type { Command } from 'commander';
+import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { Layout } from '../compute/op/linear/kernel.js';
 import { matmul, pack } from '../compute/op/linear/linear.js';
 import { peakFlops, peakKernel } from '../compute/target/peak.js';
-import { refuse } from '../errors.js';
 import { benchConfig, decodeFlops, timeDecoding, timeTraining, trainFlops } from './bench-models.js';
+import { addThreads, whole } from './flags.js';
 import { type CommonOptions, percent, printResult, say, table } from './terminal.js';
 
 interface BenchFlags extends CommonOptions {
@@ -26,22 +26,17 @@ const TRAIN = { batch: 32, sequence: 128 };
 const DECODE = { batches: [64, 256], tokens: 100 };
 
 export function addBench(program: Command): void {
-  program
+  const command = program
     .command('bench')
     .description('measure this machine: matrix products, training steps, decoding')
-    .argument('<what>', 'matmul, train, decode or all')
-    .option('--threads <n>', 'threads; default: 1 and all cores for matmul, all cores else', Number)
-    .option('--runs <n>', 'runs of which the median is taken', Number, 5)
+    .addArgument(new Argument('<what>', 'what to measure').choices(['matmul', 'train', 'decode', 'all']))
+    .option('--runs <n>', 'runs of which the median is taken', whole(1), 5)
     .action((what: string, o: BenchFlags) => bench(what, o));
+  addThreads(command);
 }
 
 async function bench(what: string, o: BenchFlags): Promise<void> {
   const known = { matmul: benchMatmul, train: benchTrain, decode: benchDecode } as const;
-  if (what !== 'all' && !Object.hasOwn(known, what)) {
-    throw refuse('bad-input', 'what to bench', what, 'use matmul, train, decode or all');
-  }
-  if (!Number.isInteger(o.runs) || o.runs < 1)
-    throw refuse('bad-input', 'runs', o.runs, 'give a whole number of at least 1');
   const names = what === 'all' ? (['matmul', 'train', 'decode'] as const) : [what as keyof typeof known];
   const results: Record<string, object> = {};
   const texts: string[] = [];

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { Evaluation } from '../train/evaluate.js';
 import type { GrpoInput, GrpoSummary } from '../train/grpo.js';
 import { packageFolder } from '../version.js';
+import { addSeed, addThreads, whole } from './flags.js';
 import { grpoResult, runGrpo } from './grpo.js';
 import {
   type CommonOptions,
@@ -39,14 +40,14 @@ interface DemoFlags extends CommonOptions {
 }
 
 export function addDemo(program: Command): void {
-  program
+  const command = program
     .command('demo')
     .description('teach the model that ships to search better for countdown, and measure it')
-    .option('--seed <n>', 'seed of problems and sampling', Number, 0)
-    .option('--threads <n>', 'threads that compute', Number)
-    .option('--steps <n>', 'steps of GRPO', Number, SETTINGS.steps)
+    .option('--steps <n>', 'steps of GRPO', whole(1), SETTINGS.steps)
     .option('--out <dir>', 'folder of the run; default: a new one below .runs')
     .action(demo);
+  addSeed(command, 'problems and sampling');
+  addThreads(command);
 }
 
 async function demo(o: DemoFlags): Promise<void> {

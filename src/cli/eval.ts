@@ -1,5 +1,6 @@
 // retort eval: accuracy on held-out problems, with intervals.
 import type { Command } from 'commander';
+import { writeFileAtomically } from '../checkpoint/atomic.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { openScorer } from '../reward/score.js';
@@ -7,8 +8,9 @@ import type { Estimate } from '../reward/statistics.js';
 import { loadTask } from '../task/load.js';
 import { optionsFromWords } from '../task/options.js';
 import { getTemplate } from '../text/template.js';
-import { evaluate } from '../train/evaluate.js';
+import { type Evaluation, evaluate } from '../train/evaluate.js';
 import { loadPolicy } from '../train/policy.js';
+import { addSampling, addSeed, addTask, addThreads, number, splitOption, whole } from './flags.js';
 import { stopSignal } from './stop.js';
 import {
   type CommonOptions,
@@ -34,48 +36,38 @@ interface EvalFlags extends CommonOptions {
   readonly minP: number;
   readonly maxTokens?: number;
   readonly seed: number;
+  readonly out?: string;
   readonly threads?: number;
 }
 
 export function addEval(program: Command): void {
-  program
+  const command = program
     .command('eval')
     .description('accuracy on held-out problems: greedy pass@1, or pass@k and maj@k of several samples')
     .requiredOption('--model <dir>', 'folder of the model')
-    .requiredOption('--task <name>', 'name of a task, or path of a module that exports one')
-    .option('--task-option <name=value...>', 'options of the task')
     .option('--template <name>', "prompt template; default: the task's")
-    .option('--split <split>', 'heldout or train', 'heldout')
-    .option('--problems <n>', 'different problems', Number, 500)
-    .option('--samples <k>', 'samples of each problem', Number, 1)
+    .addOption(splitOption('heldout'))
+    .option('--problems <n>', 'different problems', whole(1), 500)
+    .option('--samples <k>', 'samples of each problem', whole(1), 1)
     .option(
       '--temperature <t>',
       'sampling temperature; default: 0 (greedy) for one sample, 1 for several',
-      Number,
+      number(0, 100),
     )
-    .option('--top-k <k>', 'keep the k likeliest tokens; 0 keeps all', Number, 0)
-    .option('--top-p <p>', 'keep the fewest tokens whose probability reaches p', Number, 1)
-    .option('--min-p <p>', 'keep tokens at least this share as likely as the likeliest', Number, 0)
     .option(
       '--max-tokens <n>',
       "most tokens of a completion; default: what the model's context leaves",
-      Number,
+      whole(1),
     )
-    .option('--seed <n>', 'seed of problems and sampling', Number, 0)
-    .option('--threads <n>', 'threads that compute', Number)
+    .option('--out <file>', 'write every completion with its rewards to this JSONL file')
     .action(run);
+  addTask(command);
+  addSampling(command);
+  addSeed(command, 'problems and sampling');
+  addThreads(command);
 }
 
 async function run(o: EvalFlags): Promise<void> {
-  if (o.split !== 'train' && o.split !== 'heldout')
-    throw refuse('bad-input', 'split', o.split, 'use heldout or train');
-  for (const [name, value] of [
-    ['problems', o.problems],
-    ['samples', o.samples],
-  ] as const) {
-    if (!Number.isInteger(value) || value < 1)
-      throw refuse('bad-input', name, value, 'give a whole number of at least 1');
-  }
   const temperature = o.temperature ?? (o.samples === 1 ? 0 : 1);
   if (temperature === 0 && o.samples > 1) {
     throw refuse(
@@ -113,6 +105,7 @@ async function run(o: EvalFlags): Promise<void> {
       onProgress: (p) => progress.update(p.finished, p.total, `${p.tokens} tokens`),
     });
     progress.end();
+    if (o.out) writeCompletions(o.out, e);
     const result = {
       problems: e.problems,
       samples,
@@ -151,6 +144,24 @@ async function run(o: EvalFlags): Promise<void> {
     await scorer.close();
     await device.close();
   }
+}
+
+/** One line a completion, as `retort score` reads them. */
+function writeCompletions(path: string, { completions }: Evaluation): void {
+  const lines = completions.flat().map(({ problem, prompt, completion, scored }) => {
+    const { rewards, reward, correct } = scored;
+    const { text, ids } = completion;
+    return JSON.stringify({
+      problem,
+      prompt,
+      completion: text,
+      tokens: ids.length,
+      rewards,
+      reward,
+      correct,
+    });
+  });
+  writeFileAtomically(path, lines.map((line) => `${line}\n`).join(''));
 }
 
 function byK(

@@ -1,7 +1,9 @@
 // Command-line flags made from the options' schemas, so that a loop's options are written down once.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
+import { refuse } from '../errors.js';
 import { optionsFromWords } from '../task/options.js';
+import type { Split } from '../task/task.js';
 
 interface JsonField {
   readonly type?: string;
@@ -16,13 +18,77 @@ const RECORD_FLAGS: Readonly<Record<string, string>> = {
   rewardWeights: 'reward-weight',
 };
 
+/** Reads a whole number from a flag. */
+export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (word: string) => number {
+  return (word) => {
+    const value = word.trim() === '' ? Number.NaN : Number(word);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`Give a whole number ${range}.`);
+  };
+}
+
+/** Reads a number from a flag. */
+export function number(min: number, max: number): (word: string) => number {
+  return (word) => {
+    const value = word.trim() === '' ? Number.NaN : Number(word);
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Give a number from ${min} to ${max}.`);
+  };
+}
+
+export function splitOption(fallback: Split): Option {
+  return new Option('--split <split>', 'problems of which split')
+    .choices(['train', 'heldout'])
+    .default(fallback);
+}
+
+/** Adds a flag that may be given several times. */
+export function repeatable(command: Command, flags: string, text: string): Command {
+  return command.addOption(new Option(flags, `${text} (repeatable)`).argParser(collect));
+}
+
+export function addSeed(command: Command, what: string): Command {
+  return command.option('--seed <n>', `seed of ${what}`, whole(0), 0);
+}
+
+export function addThreads(command: Command): Command {
+  return command.option('--threads <n>', 'threads that compute; default: all cores', whole(1, 64));
+}
+
+/** Weights as they are typed: `format=0.5`. @throws RetortError bad-input for what is no number */
+export function weightsFromWords(words: readonly string[]): Record<string, number> {
+  const weights: Record<string, number> = {};
+  for (const [name, value] of Object.entries(optionsFromWords(words))) {
+    if (typeof value !== 'number') {
+      throw refuse('bad-input', `weight of reward ${name}`, value, 'give a number, for instance format=0.5');
+    }
+    weights[name] = value;
+  }
+  return weights;
+}
+
+/** The flags that choose a task. */
+export function addTask(command: Command): Command {
+  command.requiredOption('--task <name>', 'name of a task, or path of a module that exports one');
+  return repeatable(command, '--task-option <name=value>', 'an option of the task, count=4 for instance');
+}
+
+/** The flags that say how tokens are sampled. */
+export function addSampling(command: Command): Command {
+  return command
+    .option('--top-k <k>', 'keep the k likeliest tokens; 0 keeps all', whole(0), 0)
+    .option('--top-p <p>', 'keep the fewest tokens whose probability reaches p', number(0, 1), 1)
+    .option('--min-p <p>', 'keep tokens at least this share as likely as the likeliest', number(0, 1), 0);
+}
+
 export function kebab(name: string): string {
   return name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 }
 
 function readNumber(word: string): number {
   const value = word === 'Infinity' ? Number.POSITIVE_INFINITY : Number(word);
-  if (word.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('give a number');
+  if (word.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('Give a number.');
   return value;
 }
 
@@ -44,15 +110,19 @@ export function addSchemaFlags(
     const text = `${field.description ?? ''}${fallback}`;
     const record = RECORD_FLAGS[name];
     if (record) {
-      command.addOption(new Option(`--${record} <name=value...>`, text).argParser(collect));
+      repeatable(command, `--${record} <name=value>`, field.description ?? '');
     } else if (field.type === 'boolean') {
-      command.option(`--${kebab(name)}`, text);
-      command.option(`--no-${kebab(name)}`, `not: ${field.description ?? ''}`);
+      // The one that changes the default is shown; the other is there for scripts.
+      const [yes, no] = [`--${kebab(name)}`, `--no-${kebab(name)}`];
+      command.addOption(new Option(yes, field.description).hideHelp(field.default === true));
+      command.addOption(new Option(no, `do not: ${field.description}`).hideHelp(field.default !== true));
     } else if (field.type === 'array') {
-      command.addOption(new Option(`--${kebab(name)} <value...>`, text).argParser(collect));
+      repeatable(command, `--${kebab(name)} <value>`, field.description ?? '');
     } else {
-      const option = new Option(`--${kebab(name)} <value>`, text);
-      if (field.type === 'number' || field.type === 'integer') option.argParser(readNumber);
+      const numeric = field.type === 'number' || field.type === 'integer';
+      const option = new Option(`--${kebab(name)} <${numeric ? 'n' : 'value'}>`, text);
+      if (numeric) option.argParser(readNumber);
+      if (field.enum) option.choices(field.enum);
       if (required.includes(name)) option.makeOptionMandatory();
       command.addOption(option);
     }

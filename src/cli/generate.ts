@@ -6,6 +6,7 @@ import { createEngine } from '../rollout/engine.js';
 import { generateAll } from '../rollout/generate.js';
 import { getTemplate } from '../text/template.js';
 import { loadPolicy } from '../train/policy.js';
+import { addSampling, addSeed, addThreads, number, repeatable, whole } from './flags.js';
 import { stopSignal } from './stop.js';
 import { type CommonOptions, printResult } from './terminal.js';
 
@@ -24,21 +25,19 @@ interface GenerateFlags extends CommonOptions {
 }
 
 export function addGenerate(program: Command): void {
-  program
+  const command = program
     .command('generate')
     .description('text from a model; an empty prompt is the beginning of a sequence')
     .requiredOption('--model <dir>', 'folder of the model')
     .option('--prompt <text>', 'what the model goes on from', '')
     .option('--template <name>', 'prompt template around the prompt: raw, terse, r1, r1-think, chat', 'raw')
-    .option('--temperature <t>', 'sampling temperature; 0 takes the likeliest token', Number, 1)
-    .option('--top-k <k>', 'keep the k likeliest tokens; 0 keeps all', Number, 0)
-    .option('--top-p <p>', 'keep the fewest tokens whose probability reaches p', Number, 1)
-    .option('--min-p <p>', 'keep tokens at least this share as likely as the likeliest', Number, 0)
-    .option('--max-tokens <n>', 'most tokens', Number, 256)
-    .option('--stop <text...>', 'strings that end the text')
-    .option('--seed <n>', 'seed of the sampling', Number, 0)
-    .option('--threads <n>', 'threads that compute', Number)
+    .option('--temperature <t>', 'sampling temperature; 0 takes the likeliest token', number(0, 100), 1)
+    .option('--max-tokens <n>', 'most tokens', whole(1), 256)
     .action(generate);
+  repeatable(command, '--stop <text>', 'a string that ends the text');
+  addSampling(command);
+  addSeed(command, 'the sampling');
+  addThreads(command);
 }
 
 async function generate(o: GenerateFlags): Promise<void> {
@@ -64,7 +63,7 @@ async function generate(o: GenerateFlags): Promise<void> {
     const context = llama.config.maxPositionEmbeddings;
     const engine = createEngine(policy, {
       maxSequences: 1,
-      maxLength: Math.min(context, promptIds.length + Math.max(1, o.maxTokens)),
+      maxLength: Math.min(context, promptIds.length + o.maxTokens),
       prefillTokens: context,
     });
     const stream = tokenizer.stream({ skipSpecialTokens: true });

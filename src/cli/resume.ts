@@ -6,16 +6,16 @@ import { refuse } from '../errors.js';
 import type { GrpoInput } from '../train/grpo.js';
 import { runConfig } from '../train/recorder.js';
 import type { SupervisedInput } from '../train/supervised.js';
+import { addThreads } from './flags.js';
 import { grpoResult, grpoText, runGrpo } from './grpo.js';
 import { runSupervised } from './supervised.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
 export function addResume(program: Command): void {
-  program
+  const command = program
     .command('resume')
     .description('go on with a run that was interrupted; it ends as if it had never stopped')
     .argument('<run>', 'folder of the run')
-    .option('--threads <n>', 'threads that compute; the result does not depend on them', Number)
     .action(async (dir: string, o: CommonOptions & { threads?: number }) => {
       const { command, options } = runConfig(dir);
       const done = join(dir, 'summary.json');
@@ -40,4 +40,5 @@ export function addResume(program: Command): void {
         );
       }
     });
+  addThreads(command);
 }

@@ -3,15 +3,16 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 import { readJsonl } from '../checkpoint/jsonl.js';
 import { RetortError } from '../errors.js';
-import { loadReward } from '../reward/load.js';
+import { findReward, rewardNames } from '../reward/load.js';
 import { openScorer, type ScoreItem } from '../reward/score.js';
 import { loadTask } from '../task/load.js';
 import { optionsFromWords } from '../task/options.js';
 import type { Task } from '../task/task.js';
+import { addTask, repeatable, weightsFromWords, whole } from './flags.js';
 import { percent, say } from './terminal.js';
 
 const REMEDY = 'each line is {"problem": {...}, "completion": "..."}';
-const line = z.looseObject({ problem: z.unknown(), completion: z.string() });
+const line = z.looseObject({ problem: z.unknown(), completion: z.string(), tokens: z.number().optional() });
 /** Lines scored at a time. */
 const BATCH = 256;
 
@@ -20,25 +21,30 @@ interface ScoreFlags {
   readonly file: string;
   readonly taskOption?: string[];
   readonly rewards?: string[];
+  readonly rewardWeight?: string[];
+  readonly maxCompletionLength: number;
 }
 
 export function addScore(program: Command): void {
-  program
+  const command = program
     .command('score')
     .description('score completions of a JSONL file; the lines come back with their rewards')
-    .requiredOption('--task <name>', 'name of a task, or path of a module that exports one')
     .requiredOption('--file <path>', 'JSONL: lines of {"problem": {...}, "completion": "..."}')
-    .option('--task-option <name=value...>', 'options of the task')
-    .option('--rewards <module...>', 'modules with further rewards')
+    .option('--max-completion-length <n>', 'what the reward soft-overlong measures with', whole(1), 256)
     .action(score);
+  addTask(command);
+  repeatable(command, '--rewards <reward>', `a further reward: ${rewardNames().join(', ')}, or a module`);
+  repeatable(command, '--reward-weight <name=value>', 'weight of a reward in the sum');
 }
 
 async function score(o: ScoreFlags): Promise<void> {
   const task = await loadTask(o.task, optionsFromWords(o.taskOption ?? []));
-  const rewards = await Promise.all((o.rewards ?? []).map((path) => loadReward(path)));
+  const setting = { maxTokens: o.maxCompletionLength };
+  const rewards = await Promise.all((o.rewards ?? []).map((word) => findReward(word, setting)));
   const scorer = await openScorer({
     task,
     rewards,
+    rewardWeights: weightsFromWords(o.rewardWeight ?? []),
     onFailure: ({ name, kind, message }) => say(`reward ${name} ${kind}: ${message}`),
   });
   let lines = 0;
@@ -89,10 +95,11 @@ function readItem(
       `${file}:${number}: ${parsed.error.issues[0].path.join('.') || 'line'}: ${parsed.error.issues[0].message}; ${REMEDY}`,
     );
   }
+  const { completion, tokens } = parsed.data;
   try {
     return {
       value: parsed.data,
-      item: { problem: task.parseProblem(parsed.data.problem), completion: parsed.data.completion },
+      item: { problem: task.parseProblem(parsed.data.problem), completion, tokenCount: tokens },
     };
   } catch (error) {
     if (error instanceof RetortError)

@@ -4,6 +4,7 @@ import { isModulePath } from '../reward/module.js';
 import { loadTask } from '../task/load.js';
 import { optionsFromWords } from '../task/options.js';
 import { taskHelp, taskNames } from '../task/registry.js';
+import { addSeed, repeatable, splitOption, whole } from './flags.js';
 import { type CommonOptions, printResult } from './terminal.js';
 
 export function addTasks(program: Command): void {
@@ -21,14 +22,12 @@ export function addTasks(program: Command): void {
       );
     });
 
-  program
+  const command = program
     .command('task')
     .description('a task: its options and sample problems')
     .argument('<name>', 'name of a task, or path of a module that exports one')
-    .option('--sample <n>', 'problems to show', Number, 3)
-    .option('--split <split>', 'train or heldout', 'train')
-    .option('--seed <n>', 'seed of the problems', Number, 0)
-    .option('--task-option <name=value...>', 'options of the task')
+    .option('--sample <n>', 'problems to show', whole(0), 3)
+    .addOption(splitOption('train'))
     .action(async (name: string, o: TaskFlags) => {
       const task = await loadTask(name, optionsFromWords(o.taskOption ?? []));
       const count = Math.min(o.sample, task.size?.[o.split] ?? o.sample);
@@ -55,6 +54,8 @@ export function addTasks(program: Command): void {
         return lines.join('\n');
       });
     });
+  repeatable(command, '--task-option <name=value>', 'an option of the task, count=4 for instance');
+  addSeed(command, 'the problems');
 }
 
 interface TaskFlags extends CommonOptions {
