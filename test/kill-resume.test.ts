@@ -1,0 +1,88 @@
+// A run that is killed at random moments and resumed ends as one that was never interrupted, bit for bit.
+import assert from 'node:assert/strict';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { lastJson, retort, temporaryFolder } from './support/cli.js';
+import { killedAt, runEnd, uninterrupted } from './support/kills.js';
+
+const TINY = ['--d-model', '32', '--layers', '2', '--heads', '2', '--batch-tokens', '512'];
+const SFT = ['sft', '--task', 'number-sort', ...TINY, '--threads', '1', '--seed', '3', '--save-every', '5'];
+const GRPO = [
+  ...['grpo', '--model', 'base', '--task', 'number-sort', '--batch-size', '16', '--num-generations', '4'],
+  ...['--max-completion-length', '40', '--save-every', '2', '--eval-problems', '8', '--threads', '1'],
+  ...['--beta', '0.02', '--learning-rate', '1e-3', '--eval-every', '3'],
+];
+// A learning rule that no two runs share unless the rewards are journalled.
+const LUCK = 'export const reward = { name: "luck", score: () => Math.random() };\n';
+
+async function makeBase(cwd: string): Promise<void> {
+  const ran = await retort([...SFT, '--steps', '5', '--save', 'base'], { cwd });
+  assert.equal(ran.status, 0, ran.stderr);
+}
+
+/** Random moments for two kills: within the run, and from a little after the start of its resumption. */
+function momentsWithin(seconds: number): number[] {
+  return [Math.random() * seconds, 0.3 + Math.random() * 0.6 * seconds];
+}
+
+test('sft: killed and resumed, the same weights', async (t) => {
+  const cwd = temporaryFolder(t);
+  const args = [...SFT, '--steps', '60'];
+  const seconds = await uninterrupted(args, cwd, 'whole');
+  const wanted = runEnd(join(cwd, 'whole'), 60);
+  const moments = momentsWithin(seconds);
+  await killedAt(args, cwd, 'killed', moments);
+  assert.deepEqual(runEnd(join(cwd, 'killed'), 60), wanted, `killed after ${moments} s`);
+});
+
+test('grpo: killed and resumed, the same weights', async (t) => {
+  const cwd = temporaryFolder(t);
+  await makeBase(cwd);
+  const args = [...GRPO, '--steps', '8'];
+  const seconds = await uninterrupted(args, cwd, 'whole');
+  const wanted = runEnd(join(cwd, 'whole'), 8);
+  const moments = momentsWithin(seconds);
+  await killedAt(args, cwd, 'killed', moments);
+  assert.deepEqual(runEnd(join(cwd, 'killed'), 8), wanted, `killed after ${moments} s`);
+});
+
+test('grpo with random rewards: what was journalled before a kill is what the run learns from', async (t) => {
+  const cwd = temporaryFolder(t);
+  await makeBase(cwd);
+  writeFileSync(join(cwd, 'luck.mjs'), LUCK);
+  const args = [...GRPO, '--steps', '8', '--rewards', './luck.mjs'];
+  const kills = await killedAt(args, cwd, 'killed', momentsWithin(1.2));
+  // The same rewards, never interrupted: a run that finds the whole journal and no checkpoint.
+  mkdirSync(join(cwd, 'whole'));
+  for (const name of ['config.json', 'journal.jsonl']) {
+    cpSync(join(cwd, 'killed', name), join(cwd, 'whole', name));
+  }
+  const whole = await retort(['resume', 'whole', '--json'], { cwd });
+  assert.equal(whole.status, 0, whole.stderr);
+  assert.equal(lastJson(whole).steps, 8);
+  assert.deepEqual(runEnd(join(cwd, 'killed'), 8), runEnd(join(cwd, 'whole'), 8), `${kills} kills`);
+});
+
+test('ctrl-c: a checkpoint, how to resume, status 130, and the same weights in the end', async (t) => {
+  const cwd = temporaryFolder(t);
+  await makeBase(cwd);
+  const args = [...GRPO, '--steps', '8'];
+  await uninterrupted(args, cwd, 'whole');
+  const ran = await retort([...args, '--out', 'stopped'], {
+    cwd,
+    onStart: (child) => {
+      child.stderr?.on('data', (text: string) => {
+        if (/^step \d/m.test(text)) child.kill('SIGINT');
+      });
+    },
+  });
+  assert.equal(ran.status, 130, ran.stderr);
+  assert.match(ran.stderr, /stopped after step \d+; go on with: retort resume stopped/);
+  const resumed = await retort(['resume', 'stopped'], { cwd });
+  assert.equal(resumed.status, 0, resumed.stderr);
+  assert.deepEqual(runEnd(join(cwd, 'stopped'), 8), runEnd(join(cwd, 'whole'), 8));
+  const again = await retort(['resume', 'stopped'], { cwd });
+  assert.equal(again.status, 0);
+  assert.match(again.stderr, /the run stopped is complete/);
+});
