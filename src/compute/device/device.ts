@@ -10,7 +10,7 @@ import { sizeOf, type Tensor } from '../tensor.js';
 import { type Executable, type KernelCall, load } from './executor.js';
 import { DeviceMemory, type MemoryKind, type MemoryReport, type StepMark } from './memory.js';
 import * as P from './protocol.js';
-import type { WorkerSetup } from './worker.js';
+import type { LoadMessage, WorkerSetup } from './worker.js';
 
 export interface DeviceOptions {
   /** Threads that compute, the calling one included. Default: the cores of the machine. */
@@ -42,6 +42,7 @@ export class Device {
   readonly #workers: { worker: Worker; port: MessagePort }[] = [];
   readonly #kernels = new Map<string, CompiledKernel>();
   readonly #spins: number;
+  #nextId = 0;
   #closed = false;
   /** Kernel launches so far. */
   launches = 0;
@@ -129,6 +130,7 @@ export class Device {
   kernel(key: string, build: (target: TargetInfo) => Kernel): CompiledKernel {
     const known = this.#kernels.get(key);
     if (known) return known;
+    this.#refuseClosed(`kernel ${key} asked for`);
     const kernel = build(this.target);
     verifyKernel(kernel);
     if (P.ARGUMENTS + kernel.buffers.length + kernel.scalars.length > P.CONTROL_WORDS) {
@@ -142,11 +144,13 @@ export class Device {
             kernel: { name: kernel.name, buffers: kernel.buffers, scalars: kernel.scalars },
             module: new WebAssembly.Module(compileWasm(kernel, this.target) as BufferSource),
           };
-    const compiled = { id: this.#kernels.size, kernel, call: load(executable, this.#memory.wasm) };
-    this.#kernels.set(key, compiled);
-    for (const { port } of this.#workers) port.postMessage(executable);
+    const compiled = { id: this.#nextId++, kernel, call: load(executable, this.#memory.wasm) };
+    const message: LoadMessage = { id: compiled.id, executable };
+    for (const { port } of this.#workers) port.postMessage(message);
     this.#command(P.LOAD);
     this.#join();
+    // Only now: a kernel that a worker could not load is not known, and the next use tries again under a new id.
+    this.#kernels.set(key, compiled);
     return compiled;
   }
 
@@ -164,8 +168,7 @@ export class Device {
     scalars: readonly number[],
     grain = 1,
   ): void {
-    if (this.#closed)
-      throw new RetortError('bad-kernel', `kernel ${kernel.name} launched on a closed device`);
+    this.#refuseClosed(`kernel ${kernel.name} launched`);
     if (buffers.length !== kernel.buffers.length || scalars.length !== kernel.scalars.length - 3) {
       throw new RetortError(
         'bad-kernel',
@@ -187,8 +190,18 @@ export class Device {
     }
     for (const s of scalars) args.push(s);
     const parts = Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
+    const own = (end: number) => {
+      try {
+        call(0, end, 0, args);
+      } catch (cause) {
+        if (cause instanceof RetortError) throw cause;
+        throw new RetortError('bad-kernel', `kernel ${kernel.name} failed: ${(cause as Error).message}`, {
+          cause,
+        });
+      }
+    };
     if (parts === 1) {
-      call(0, items, 0, args);
+      own(items);
       return;
     }
     const control = this.#control;
@@ -202,7 +215,13 @@ export class Device {
       else control[at] = scalars[i];
     }
     this.#command(P.LAUNCH);
-    call(0, P.partStart(items, parts, 1), 0, args);
+    try {
+      own(P.partStart(items, parts, 1));
+    } catch (error) {
+      // The other parts are waited for all the same: they would still write while the caller goes on.
+      this.#wait();
+      throw error;
+    }
     this.#join();
   }
 
@@ -224,15 +243,25 @@ export class Device {
     Atomics.notify(control, P.EPOCH);
   }
 
+  #refuseClosed(what: string): void {
+    if (this.#closed) throw new RetortError('bad-kernel', `${what} on a closed device`);
+  }
+
   #join(): void {
+    const messages = this.#wait();
+    if (messages.length > 0) throw new RetortError('bad-kernel', `a worker failed: ${messages.join('; ')}`);
+  }
+
+  /** Waits for every worker; gives what their failures say. */
+  #wait(): string[] {
     let done = 0;
     while (done < this.#workers.length) {
       done = Atomics.load(this.#control, P.DONE);
       if (done < this.#workers.length) done = P.waitForChange(this.#control, P.DONE, done, this.#spins);
     }
-    if (Atomics.exchange(this.#control, P.FAILED, 0) === 0) return;
-    const messages = this.#workers.map(({ port }) => receiveMessageOnPort(port)?.message).filter(Boolean);
-    throw new RetortError('bad-kernel', `a worker failed: ${messages.join('; ')}`);
+    if (Atomics.exchange(this.#control, P.FAILED, 0) === 0) return [];
+    const received = this.#workers.map(({ port }) => receiveMessageOnPort(port));
+    return received.flatMap((r) => (r ? [String(r.message)] : []));
   }
 }
 

@@ -11,6 +11,12 @@ export interface WorkerSetup {
   readonly spins: number;
 }
 
+/** What a worker finds on its port when it is told to load a kernel. */
+export interface LoadMessage {
+  readonly id: number;
+  readonly executable: Executable;
+}
+
 const { control: shared, memory, port, part, spins } = workerData as WorkerSetup;
 const control = new Int32Array(shared);
 const floats = new Float32Array(shared);
@@ -36,9 +42,11 @@ function readArguments(signature: KernelSignature): number[] {
 
 function obey(command: number): void {
   if (command === P.LOAD) {
-    const executable = receiveMessageOnPort(port)?.message as Executable;
-    calls.push(load(executable, memory));
-    signatures.push(executable.kernel);
+    const received = receiveMessageOnPort(port);
+    if (!received) throw new Error('no kernel arrived');
+    const { id, executable } = received.message as LoadMessage;
+    calls[id] = load(executable, memory);
+    signatures[id] = executable.kernel;
     return;
   }
   const parts = control[P.PARTS];
