@@ -84,3 +84,15 @@ test('options that cannot be are refused with the remedy', () => {
     assert.throws(() => createDevice({ threads }), /whole number from 1 to 64/);
   assert.throws(() => createDevice({ target: 'cuda' as 'wasm' }), /use wasm or interpreter/);
 });
+
+test('steps of ever different sizes do not make the arena grow for ever', async () => {
+  const device = createDevice({ threads: 1, maxBytes: 512 << 20 });
+  for (let step = 0; step < 300; step++) {
+    const mark = device.mark();
+    for (let i = 0; i < 40; i++) device.temporary([100_000 + 997 * ((step * 31 + i * 7) % 50)]);
+    const big = device.tensor('kvCache', [2_000_000 + 1000 * (step % 7)]);
+    device.rewind(mark);
+    device.free(big);
+  }
+  await device.close();
+});

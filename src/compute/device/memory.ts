@@ -28,8 +28,12 @@ const KINDS: readonly MemoryKind[] = [
 ];
 const ALIGN = 64;
 const PAGE = 65536;
-/** The step arena grows by chunks of at least this many bytes. */
-const CHUNK = 4 << 20;
+/**
+ * The step arena grows by chunks that double from the first size to the last. Sizes differ from step to step: chunks
+ * made to measure would be too small for the next step, and the arena would grow for ever.
+ */
+const FIRST_CHUNK = 4 << 20;
+const LAST_CHUNK = 64 << 20;
 
 interface Block {
   offset: number;
@@ -80,7 +84,8 @@ export class DeviceMemory {
       this.#used = 0;
     }
     if (this.#chunk === this.#chunks.length) {
-      const chunk = roundUp(Math.max(size, CHUNK), ALIGN);
+      const usual = Math.min(LAST_CHUNK, FIRST_CHUNK * 2 ** this.#chunks.length);
+      const chunk = size > usual ? 2 ** Math.ceil(Math.log2(size)) : usual;
       this.#chunks.push({ offset: this.#take(chunk), bytes: chunk });
     }
     const offset = this.#chunks[this.#chunk].offset + this.#used;
