@@ -40,7 +40,8 @@ function sampleKernel(target: TargetInfo): Kernel {
         const peak = rowPeak(b, p.logits, at, p.n);
         const plain = rowSums(b, p.logits, at, p.n, peak, b.float(1));
         const greedy = b.eq(temperature, 0);
-        const inverse = b.div(1, b.select(greedy, 1, temperature));
+        // Finite for every temperature above 0: an infinite one times the distance 0 of the best token would be NaN.
+        const inverse = b.min(b.div(1, b.select(greedy, 1, temperature)), 1e38);
         const token = b.variable(b.int(0));
 
         b.if(
