@@ -18,6 +18,7 @@ import {
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { Device } from '../compute/device/device.js';
 import { RetortError, refuse } from '../errors.js';
+import { freeLlama } from '../model/llama.js';
 import { VERSION } from '../version.js';
 import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
 import { loadPolicy, type Policy, policyFiles } from './policy.js';
@@ -201,6 +202,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
         files?.completions.close();
         files?.replay.close();
         optimizer.free();
+        freeLlama(policy.llama);
         unlock();
       },
     };

@@ -1,0 +1,386 @@
+// The loops as a library: supervised learning, GRPO with its variants, rewards that fail, checkpoints that are damaged.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { openSafetensors } from '../checkpoint/safetensors.js';
+import { createDevice, Device } from '../compute/device/device.js';
+import { RetortError } from '../errors.js';
+import { defineReward } from '../reward/reward.js';
+import { defineTask } from '../task/define.js';
+import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './grpo.js';
+import { learningRateAt } from './schedule.js';
+import {
+  pretrain,
+  type SupervisedInput,
+  type SupervisedStep,
+  type SupervisedSummary,
+  sft,
+} from './supervised.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'retort-train-'));
+const device = createDevice({ threads: 2 });
+after(async () => {
+  await device.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Say the digit again: learned in seconds, and imitated only half right, so that rewards have something to teach. */
+const echo = defineTask<{ digit: number }>({
+  name: 'echo',
+  problem: (split, index) => ({ digit: (split === 'train' ? 0 : 5) + (index % 5) }),
+  prompt: ({ digit }) => `${digit}?`,
+  gold: ({ digit }) => String(digit),
+  trace: ({ digit }, seed) => `<think></think><answer>${seed % 2 ? digit : (digit * 7 + seed) % 10}</answer>`,
+  alphabet: '0123456789?',
+  template: 'terse',
+});
+
+const tiny = { dModel: 32, layers: 2, heads: 2, context: 32, batchTokens: 256 };
+
+async function finish<S, R>(loop: AsyncGenerator<S, R>): Promise<{ steps: S[]; result: R }> {
+  const steps: S[] = [];
+  for (;;) {
+    const next = await loop.next();
+    if (next.done) return { steps, result: next.value };
+    steps.push(next.value);
+  }
+}
+
+const learn = (input: SupervisedInput) =>
+  finish<SupervisedStep, SupervisedSummary>(sft({ device, ...tiny, ...input }));
+
+let base: string | null = null;
+/** A model that knows the format and is right about half of the time. */
+async function echoBase(): Promise<string> {
+  if (base) return base;
+  const save = join(folder, 'echo-base');
+  // Every digit is trained on here: held-out problems of this toy are digits that reinforcement does not see.
+  const all = { ...echo, problem: (_: string, index: number) => ({ digit: index % 10 }) } as typeof echo;
+  await learn({ task: all, steps: 150, save, learningRate: 3e-3 });
+  base = save;
+  return save;
+}
+
+const reinforce = async (input: Partial<GrpoInput>) =>
+  finish<GrpoStep, GrpoSummary>(
+    grpo({
+      device,
+      model: await echoBase(),
+      task: echo,
+      steps: 3,
+      batchSize: 32,
+      numGenerations: 8,
+      maxCompletionLength: 12,
+      learningRate: 2e-3,
+      evalProblems: 5,
+      ...input,
+    }),
+  );
+
+test('schedules: warm-up, then constant, linear or cosine down to the rest', () => {
+  const o = { learningRate: 1, warmupSteps: 4, minLearningRateRatio: 0.1 };
+  const at = (schedule: 'constant' | 'linear' | 'cosine', step: number) =>
+    learningRateAt(step, 24, { ...o, schedule });
+  assert.deepEqual(
+    [0, 1, 3].map((s) => at('linear', s)),
+    [0.25, 0.5, 1],
+  );
+  assert.equal(at('constant', 23), 1);
+  for (const schedule of ['linear', 'cosine'] as const) {
+    assert.equal(at(schedule, 4), 1);
+    assert.ok(Math.abs(at(schedule, 23) - 0.1) < 1e-12);
+  }
+  assert.ok(at('cosine', 8) > at('linear', 8));
+});
+
+test('sft learns, and counts what it reads', async () => {
+  const { steps, result } = await learn({
+    task: 'number-sort',
+    steps: 30,
+    learningRate: 3e-3,
+    warmupSteps: 5,
+    context: 96,
+  });
+  assert.ok(
+    steps[29].metrics.loss < 0.7 * steps[0].metrics.loss,
+    `${steps[0].metrics.loss} to ${steps[29].metrics.loss}`,
+  );
+  assert.ok(result.evalLoss !== null && Math.abs(result.evalLoss - steps[29].metrics.loss) < 0.5);
+  assert.equal(result.tokens, steps[29].metrics.num_tokens);
+});
+
+test('micro-batches that are accumulated give the gradient of one big batch', async () => {
+  const data = join(folder, 'pairs.jsonl');
+  const lines = Array.from({ length: 40 }, (_, i) =>
+    JSON.stringify({ prompt: `${i}?`, completion: String((i * 37) % 1000).repeat(1 + (i % 3)) }),
+  );
+  writeFileSync(data, lines.join('\n'));
+  const tokenizer = await echoBase();
+  const run = async (batchTokens: number, gradientAccumulationSteps: number) => {
+    const save = join(folder, `accumulate-${batchTokens}`);
+    const o = {
+      data,
+      tokenizer,
+      template: 'raw',
+      steps: 1,
+      batchTokens,
+      gradientAccumulationSteps,
+      save,
+      warmupSteps: 0,
+    };
+    const { steps } = await learn(o);
+    const { loss, grad_norm, num_tokens } = steps[0].metrics;
+    return { loss, gradNorm: grad_norm, tokens: num_tokens };
+  };
+  // 20 passes of 12 tokens take up what one of 240 does.
+  const [one, many] = [await run(240, 1), await run(12, 20)];
+  assert.ok(Math.abs(one.tokens - many.tokens) <= 24);
+  const [big, cut] = [await run(120, 2), one];
+  assert.equal(big.tokens, cut.tokens);
+  assert.ok(Math.abs(big.loss - cut.loss) < 1e-5 * cut.loss);
+  assert.ok(
+    Math.abs(big.grad_norm - cut.grad_norm) < 1e-5 * cut.grad_norm,
+    `${big.grad_norm}, ${cut.grad_norm}`,
+  );
+});
+
+test('pretraining reads text and learns it', async () => {
+  const data = join(folder, 'text.txt');
+  writeFileSync(data, '0123456789?'.repeat(60));
+  const { steps } = await finish(
+    pretrain({
+      device,
+      ...tiny,
+      data,
+      tokenizer: await echoBase(),
+      steps: 40,
+      learningRate: 3e-3,
+      warmupSteps: 5,
+    }),
+  );
+  assert.ok(steps[99].metrics.loss < 0.5, `${steps[99].metrics.loss}`);
+  assert.ok(steps[99].metrics.epoch > 0);
+});
+
+test('epochs end where the data ends', async () => {
+  const data = join(folder, 'few.jsonl');
+  writeFileSync(
+    data,
+    Array.from({ length: 9 }, (_, i) => JSON.stringify({ prompt: `${i}?`, completion: `${i}` })).join('\n'),
+  );
+  const { steps } = await learn({
+    data,
+    tokenizer: await echoBase(),
+    template: 'raw',
+    epochs: 2,
+    batchTokens: 10,
+  });
+  assert.ok((steps.at(-1)?.metrics.epoch ?? 0) >= 2);
+  assert.ok((steps.at(-2)?.metrics.epoch ?? 9) < 2);
+});
+
+test('grpo: a model gets better at what is rewarded', async () => {
+  const { steps, result } = await reinforce({ steps: 25, batchSize: 64 });
+  const mean = (part: GrpoStep[]) => part.reduce((sum, s) => sum + s.metrics.accuracy, 0) / part.length;
+  assert.ok(
+    mean(steps.slice(-5)) > mean(steps.slice(0, 3)) + 0.2,
+    `${mean(steps.slice(0, 3))} to ${mean(steps.slice(-5))}`,
+  );
+  assert.ok(result.after && result.before && result.tokens > 0);
+  // The sampler's numbers are the trainer's.
+  for (const { metrics } of steps) assert.ok(metrics['sampling/sampling_logp_difference/mean'] < 1e-4);
+});
+
+const TRL = [
+  'num_tokens',
+  'step_time',
+  'completions/mean_length',
+  'completions/min_length',
+  'completions/max_length',
+  'completions/mean_terminated_length',
+  'completions/clipped_ratio',
+  'rewards/answer/mean',
+  'rewards/answer/std',
+  'reward',
+  'reward_std',
+  'frac_reward_zero_std',
+  'entropy',
+  'kl',
+  'loss',
+  'grad_norm',
+  'learning_rate',
+  'clip_ratio/region_mean',
+  'clip_ratio/low_mean',
+  'clip_ratio/high_mean',
+  'sampling/sampling_logp_difference/mean',
+  'sampling/importance_sampling_ratio/mean',
+];
+
+const variants: [string, Partial<GrpoInput>][] = [
+  ...(['grpo', 'bnpo', 'dr_grpo', 'dapo'] as const).map((lossType): [string, Partial<GrpoInput>] => [
+    lossType,
+    { lossType },
+  ]),
+  ['batch-scaled', { scaleRewards: 'batch', dynamicSampling: 'none' }],
+  [
+    'unscaled, two passes, two-sided clip',
+    { scaleRewards: 'none', numIterations: 2, minibatches: 2, delta: 1.5, epsilonHigh: 0.28 },
+  ],
+  ['KL with a refreshed reference', { beta: 0.04, refModelSyncSteps: 2, refModelMixupAlpha: 0.6 }],
+  [
+    'masked, resampled',
+    { maskTruncatedCompletions: true, maxCompletionLength: 4, dynamicSampling: 'resample' },
+  ],
+  ['truncated sampling', { topK: 5, topP: 0.9, minP: 0.01, temperature: 1.3, stop: ['</answer>'] }],
+];
+for (const [name, options] of variants) {
+  test(`grpo ${name}: runs, and logs TRL's metrics`, async () => {
+    const { steps } = await reinforce(options);
+    assert.equal(steps.length, 3);
+    for (const { metrics } of steps) {
+      for (const key of TRL)
+        assert.ok(Number.isFinite(metrics[key]) || key.endsWith('std'), `${key}: ${metrics[key]}`);
+    }
+    if (options.beta) assert.ok(steps[1].metrics.kl > 0);
+    if (options.stop) assert.ok(steps[0].samples.every((s) => !s.completion.text.includes('</answer>')));
+  });
+}
+
+test('rewards that throw, hang or give NaN are counted and named, their samples learn nothing, the run goes on', async () => {
+  const bad = [
+    defineReward({ name: 'throws', score: (_, c) => (c.includes('1') ? fail() : 0.5) }),
+    defineReward({ name: 'hangs', score: (_, c) => (c.includes('2') ? new Promise<number>(() => {}) : 0) }),
+    defineReward({ name: 'nan', score: (_, c) => (c.includes('3') ? Number.NaN : 0) }),
+  ];
+  const told: string[] = [];
+  const { steps, result } = await reinforce({
+    rewards: bad,
+    rewardTimeout: 0.2,
+    rewardWeights: { answer: 2, throws: 0.5 },
+    onRewardFailure: ({ name, kind }) => told.push(`${name} ${kind}`),
+  });
+  assert.equal(steps.length, 3);
+  for (const kind of ['throws threw', 'hangs timed-out', 'nan not-finite'])
+    assert.ok(told.includes(kind), kind);
+  for (const name of ['throws', 'hangs', 'nan']) assert.ok(result.rewardFailures[name] > 0, name);
+  const samples = steps.flatMap((s) => s.samples);
+  assert.ok(samples.some((s) => s.scored.failed.length > 0));
+  for (const s of samples) if (s.scored.failed.length > 0) assert.equal(s.advantage, 0);
+  const weighed = samples.find((s) => s.scored.failed.length === 0 && s.scored.correct);
+  assert.ok(weighed && Math.abs(weighed.scored.reward - (2 + 0.25)) < 1e-9);
+});
+
+function fail(): never {
+  throw new Error('on purpose');
+}
+
+test('a gradient that is not a number stops the run with a clear error, or is skipped and counted', async () => {
+  const model = join(folder, 'wild');
+  const o = {
+    task: echo,
+    steps: 3,
+    learningRate: 1,
+    warmupSteps: 0,
+    schedule: 'constant',
+    maxGradNorm: 1e30,
+  } as const;
+  // Weights of this size make the logits overflow.
+  await learn({ ...o, steps: 1, save: model });
+  const path = join(model, 'model.safetensors');
+  const bytes = readFileSync(path);
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  for (let at = start; at < bytes.length; at += 4) bytes.writeFloatLE(1e30, at);
+  writeFileSync(path, bytes);
+  await assert.rejects(
+    learn({ ...o, model }),
+    (e) => e instanceof RetortError && e.code === 'numerics' && /step 1/.test(e.message),
+  );
+  const warnings: string[] = [];
+  const { steps } = await learn({ ...o, model, onNonFinite: 'skip', warn: (m) => warnings.push(m) });
+  assert.equal(
+    steps.reduce((n, s) => n + (s.metrics.skipped_updates ?? 0), 0),
+    3,
+  );
+  assert.equal(warnings.length, 3);
+});
+
+test('a damaged checkpoint is passed over with a warning; without any the error says so', async () => {
+  const out = join(folder, 'damaged');
+  const o = { task: echo, steps: 6, saveEvery: 2, keepLast: 9, seed: 4 } as const;
+  await learn({ ...o, out });
+  const weights = (step: number) => join(out, 'checkpoints', `step-${step}`, 'model.safetensors');
+  const last = readFileSync(weights(6));
+  truncateSync(weights(6), 1000);
+  const warnings: string[] = [];
+  await learn({ ...o, resume: out, warn: (m) => warnings.push(m) });
+  assert.match(warnings.join(), /step 6 cannot be read/);
+  assert.deepEqual(readFileSync(weights(6)), last);
+  for (const step of [0, 2, 4, 6]) truncateSync(weights(step), 1000);
+  await assert.rejects(
+    learn({ ...o, resume: out, warn: () => {} }),
+    (e) => e instanceof RetortError && /no readable checkpoint/.test(e.message),
+  );
+});
+
+test('a run stops at a signal with a checkpoint, and ends after resuming as if it had not', async () => {
+  const o = { task: echo, steps: 8, seed: 5 } as const;
+  const whole = join(folder, 'whole');
+  await learn({ ...o, out: whole });
+  const stopped = join(folder, 'stopped');
+  const controller = new AbortController();
+  const loop = sft({ device, ...tiny, ...o, out: stopped, signal: controller.signal });
+  await loop.next();
+  await loop.next();
+  controller.abort();
+  await assert.rejects(
+    loop.next(),
+    (e) =>
+      e instanceof RetortError && e.code === 'interrupted' && e.message.includes(`retort resume ${stopped}`),
+  );
+  await learn({ ...o, resume: stopped });
+  const weights = (dir: string) => readFileSync(join(dir, 'checkpoints', 'step-8', 'model.safetensors'));
+  assert.deepEqual(weights(stopped), weights(whole));
+});
+
+test('a run that another process writes to is refused, the lock of one that is gone is not', async () => {
+  const out = join(folder, 'locked');
+  const o = { task: echo, steps: 2 } as const;
+  await learn({ ...o, out });
+  writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 1, start: null }));
+  const start = readFileSync('/proc/1/stat', 'utf8').split(') ')[1].split(' ')[19];
+  writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 1, start }));
+  await assert.rejects(
+    learn({ ...o, resume: out }),
+    (e) => e instanceof RetortError && /written by process 1/.test(e.message),
+  );
+  writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 2 ** 22 + 1, start: null }));
+  await learn({ ...o, resume: out });
+});
+
+test('options that cannot be are refused before anything is made', async () => {
+  const out = join(folder, 'never');
+  const cases: [Partial<GrpoInput>, RegExp][] = [
+    [{ numGenerations: 1 }, /numGenerations.*got 1.*at least 2/],
+    [{ batchSize: 33 }, /batchSize with numGenerations 8: got 33; it must be a multiple: 32/],
+    [{ minibatches: 3 }, /minibatches of 4 groups: got 3/],
+    [{ learningRate: 0 }, /learningRate/],
+    [{ learningRate: -1 }, /learningRate/],
+    [{ maxCompletionLength: 1000 }, /maxCompletionLength: got 1000; .*context is 32/],
+    [{ model: join(folder, 'nowhere') }, /nowhere/],
+    [{ task: 'countdwn' }, /did you mean countdown/],
+    [{ ...({ bathSize: 3 } as object) }, /bathSize/],
+  ];
+  for (const [options, message] of cases) {
+    await assert.rejects(
+      reinforce({ ...options, out }),
+      (e) => e instanceof RetortError && message.test(e.message),
+      `${message}`,
+    );
+  }
+  await assert.rejects(learn({ task: echo, data: 'x.jsonl', out }), /either a task or data/);
+  await assert.rejects(learn({ out }), /either a task or data/);
+  assert.throws(() => openSafetensors(join(out, 'checkpoints', 'step-0', 'model.safetensors')));
+  assert.ok(device instanceof Device);
+});
