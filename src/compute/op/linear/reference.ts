@@ -41,3 +41,23 @@ export function linearGradientReference(
   }
   return [dx, dw];
 }
+
+/** C[m, n] = A B with B[k, n]; A is [m, k] by rows or [k, m] by columns, `lda` elements from row to row. */
+export function matmulReference(
+  a: Float64Array,
+  b: Float64Array,
+  m: number,
+  k: number,
+  n: number,
+  layout: 'rows' | 'columns',
+  lda: number,
+): Float64Array {
+  const c = new Float64Array(m * n);
+  for (let r = 0; r < m; r++) {
+    for (let i = 0; i < k; i++) {
+      const x = layout === 'rows' ? a[r * lda + i] : a[i * lda + r];
+      for (let j = 0; j < n; j++) c[r * n + j] += x * b[i * n + j];
+    }
+  }
+  return c;
+}
