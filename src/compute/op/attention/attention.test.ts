@@ -1,0 +1,179 @@
+// Attention over a cache: the same bits as over a packed batch, whatever blocks hold it and in whatever pieces it came.
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
+import type { Device } from '../../device/device.js';
+import { attend, attention, planAttention, planPacked, type Span, storeKeysValues } from './attention.js';
+import { BLOCK, blockSizes, type HeadShape } from './layout.js';
+import { attentionReference } from './reference.js';
+
+const devices = testDevices();
+after(() => Promise.all(devices.map(({ device }) => device.close())));
+
+const SHAPES: readonly HeadShape[] = [
+  { heads: 4, kvHeads: 2, headDim: 6 },
+  { heads: 3, kvHeads: 1, headDim: 10 },
+];
+
+interface Rows {
+  readonly q: Float64Array;
+  readonly k: Float64Array;
+  readonly v: Float64Array;
+}
+
+const makeRows = ({ heads, kvHeads, headDim }: HeadShape, rows: number, seed: number): Rows => ({
+  q: noise(rows * heads * headDim, seed, 2),
+  k: noise(rows * kvHeads * headDim, seed + 1, 2),
+  v: noise(rows * kvHeads * headDim, seed + 2),
+});
+
+/** Rows from..to of each of q, k and v. */
+const slice = (
+  { heads, kvHeads, headDim }: HeadShape,
+  { q, k, v }: Rows,
+  from: number,
+  to: number,
+): Rows => ({
+  q: q.slice(from * heads * headDim, to * heads * headDim),
+  k: k.slice(from * kvHeads * headDim, to * kvHeads * headDim),
+  v: v.slice(from * kvHeads * headDim, to * kvHeads * headDim),
+});
+
+const join = (rows: readonly Rows[]): Rows => {
+  const all = (key: keyof Rows) => Float64Array.from(rows.flatMap((r) => [...r[key]]));
+  return { q: all('q'), k: all('k'), v: all('v') };
+};
+
+function packed(
+  device: Device,
+  shape: HeadShape,
+  { q, k, v }: Rows,
+  lengths: readonly number[],
+): Float32Array {
+  const mark = device.mark();
+  const [tq, tk, tv] = [q, k, v].map((x) => device.upload(x, 'f32'));
+  const out = attention({ device, tape: null }, shape, tq, tk, tv, planPacked(device, lengths));
+  const got = device.floats(out).slice();
+  device.rewind(mark);
+  return got;
+}
+
+/** A cache of blocks that hold NaN until rows are fed to it. */
+function createCache(device: Device, shape: HeadShape, blocks: number) {
+  const sizes = blockSizes(device.target, shape);
+  const kv = {
+    keys: device.temporary([blocks, sizes.keys]),
+    values: device.temporary([blocks, sizes.values]),
+  };
+  return {
+    kv,
+    feed({ q, k, v }: Rows, spans: readonly Span[]): Float32Array {
+      const mark = device.mark();
+      const plan = planAttention(device, spans);
+      const [tq, tk, tv] = [q, k, v].map((x) => device.upload(x, 'f32'));
+      storeKeysValues(device, shape, tk, tv, plan.slots, kv);
+      const got = device.floats(attend(device, shape, tq, kv, plan).out).slice();
+      device.rewind(mark);
+      return got;
+    },
+  };
+}
+
+for (const shape of SHAPES) {
+  const name = `${shape.heads}/${shape.kvHeads} heads of ${shape.headDim}`;
+  const width = shape.heads * shape.headDim;
+  const lengths = [33, 5, 18];
+  const sequences = lengths.map((n, i) => makeRows(shape, n, 30 + 10 * i));
+  /** Scattered, and shared by no two sequences. */
+  const tables = [[6, 1, 4], [2], [7, 0]];
+  const expected = lengths.map((n, i) => {
+    const { q, k, v } = sequences[i];
+    return attentionReference(shape, q, k, v, [n]);
+  });
+
+  for (const { name: where, device } of devices) {
+    const whole = packed(device, shape, join(sequences), lengths);
+    const wanted = lengths.map((n, i) => {
+      const first = lengths.slice(0, i).reduce((a, b) => a + b, 0);
+      return whole.slice(first * width, (first + n) * width);
+    });
+
+    test(`${name} on ${where}: a sequence is the same alone and in a packed batch`, () => {
+      lengths.forEach((n, i) => {
+        assert.deepEqual(packed(device, shape, sequences[i], [n]), wanted[i]);
+        assert.ok(relativeError(wanted[i], expected[i]) < 2e-6);
+      });
+    });
+
+    test(`${name} on ${where}: the same bits from scattered blocks, in pieces of any size`, () => {
+      for (const piece of [1, 3, 4, 5, 16, 40]) {
+        const mark = device.mark();
+        const cache = createCache(device, shape, 8);
+        const got: number[][] = lengths.map(() => []);
+        for (let position = 0; position < Math.max(...lengths); position += piece) {
+          const moving = lengths.flatMap((n, i) => (position < n ? [i] : []));
+          let firstRow = 0;
+          const spans = moving.map((i): Span => {
+            const rows = Math.min(piece, lengths[i] - position);
+            firstRow += rows;
+            return { firstRow: firstRow - rows, rows, position, table: tables[i] };
+          });
+          const rows = join(
+            moving.map((i, s) => slice(shape, sequences[i], position, position + spans[s].rows)),
+          );
+          const out = cache.feed(rows, spans);
+          moving.forEach((i, s) => {
+            const from = spans[s].firstRow * width;
+            got[i].push(...out.subarray(from, from + spans[s].rows * width));
+          });
+        }
+        lengths.forEach((_, i) => {
+          assert.deepEqual(Float32Array.from(got[i]), wanted[i], `pieces of ${piece}, sequence ${i}`);
+        });
+        device.rewind(mark);
+      }
+    });
+  }
+}
+
+test('two sequences that share the blocks of a prefix see it as their own', () => {
+  const shape = SHAPES[0];
+  const width = shape.heads * shape.headDim;
+  for (const { name, device } of devices) {
+    const mark = device.mark();
+    const prefix = makeRows(shape, BLOCK, 1);
+    const tails = [makeRows(shape, 3, 11), makeRows(shape, 3, 21)];
+    const cache = createCache(device, shape, 3);
+    cache.feed(prefix, [{ firstRow: 0, rows: BLOCK, position: 0, table: [1] }]);
+    const out = cache.feed(join(tails), [
+      { firstRow: 0, rows: 3, position: BLOCK, table: [1, 0] },
+      { firstRow: 3, rows: 3, position: BLOCK, table: [1, 2] },
+    ]);
+    tails.forEach((tail, i) => {
+      const alone = packed(device, shape, join([prefix, tail]), [BLOCK + 3]);
+      assert.deepEqual(out.slice(3 * i * width, 3 * (i + 1) * width), alone.slice(BLOCK * width), name);
+    });
+    device.rewind(mark);
+  }
+});
+
+test('scores far apart neither overflow nor make a NaN', () => {
+  const shape = { heads: 1, kvHeads: 1, headDim: 2 };
+  for (const { name, device } of devices) {
+    // The second key has score 1e4 for every query but the first, which cannot see it.
+    const q = Float64Array.of(100, 0, 100, 0, 100, 0, 100, 0, 100, 0);
+    const k = Float64Array.of(-100, 0, 100 * Math.SQRT2, 0, 0, 0, -100, 0, 1, 0);
+    const v = Float64Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9, 10);
+    assert.deepEqual([...packed(device, shape, { q, k, v }, [5])], [1, 2, 3, 4, 3, 4, 3, 4, 3, 4], name);
+  }
+});
+
+test('a block table that is too short and queries that do not fit are refused', () => {
+  const { device } = devices[0];
+  const span = { firstRow: 0, rows: 2, position: 15, table: [0] };
+  assert.throws(() => planAttention(device, [span]), /block table of a sequence: got 1; 2 blocks are needed/);
+  const shape = SHAPES[0];
+  const plan = planPacked(device, [2]);
+  const kv = createCache(device, shape, 1).kv;
+  assert.throws(() => attend(device, shape, device.temporary([3, 24]), kv, plan), /queries for 2 rows/);
+});
