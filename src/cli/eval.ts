@@ -11,16 +11,9 @@ import { getTemplate } from '../text/template.js';
 import { type Evaluation, evaluate } from '../train/evaluate.js';
 import { loadPolicy } from '../train/policy.js';
 import { addSampling, addSeed, addTask, addThreads, number, splitOption, whole } from './flags.js';
+import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';
-import {
-  type CommonOptions,
-  openProgress,
-  percent,
-  percentWithInterval,
-  printResult,
-  say,
-  table,
-} from './terminal.js';
+import { type CommonOptions, percent, percentWithInterval, printResult, say, table } from './terminal.js';
 
 interface EvalFlags extends CommonOptions {
   readonly model: string;

@@ -8,7 +8,7 @@ import { getTemplate } from '../text/template.js';
 import { loadPolicy } from '../train/policy.js';
 import { addSampling, addSeed, addThreads, number, repeatable, whole } from './flags.js';
 import { stopSignal } from './stop.js';
-import { type CommonOptions, printResult } from './terminal.js';
+import { type CommonOptions, printable, printResult } from './terminal.js';
 
 interface GenerateFlags extends CommonOptions {
   readonly model: string;
@@ -69,6 +69,7 @@ async function generate(o: GenerateFlags): Promise<void> {
     const stream = tokenizer.stream({ skipSpecialTokens: true });
     // With stop strings the text is only known once it is certain that none has begun.
     const streaming = !o.json && !o.stop;
+    const write = (piece: string) => process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
     const { temperature, topK, topP, minP, maxTokens, stop, seed } = o;
     const [[completion]] = await generateAll(
       engine,
@@ -76,12 +77,12 @@ async function generate(o: GenerateFlags): Promise<void> {
       {
         signal: stopSignal.signal,
         onTokens: (tokens) => {
-          if (streaming) for (const { id } of tokens) process.stdout.write(stream.push(id));
+          if (streaming) for (const { id } of tokens) write(stream.push(id));
         },
       },
     );
     if (streaming) {
-      process.stdout.write(`${stream.end()}\n`);
+      write(`${stream.end()}\n`);
       return;
     }
     const { ids, logprobs, finishReason } = completion;

@@ -1,20 +1,12 @@
 // retort grpo: reinforcement learning on a task.
 import type { Command } from 'commander';
+import type { RewardFailure } from '../reward/score.js';
 import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from '../train/grpo.js';
 import { grpoOptions } from '../train/grpo-options.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
+import { openGrpoProgress } from './grpo-progress.js';
 import { stopSignal } from './stop.js';
-import {
-  type CommonOptions,
-  dim,
-  duration,
-  openProgress,
-  percent,
-  percentWithInterval,
-  printResult,
-  say,
-  table,
-} from './terminal.js';
+import { type CommonOptions, duration, percentWithInterval, printResult, say, table } from './terminal.js';
 
 export function addGrpo(program: Command): void {
   const command = program
@@ -35,79 +27,36 @@ export function grpoResult(s: GrpoSummary): Record<string, unknown> {
   return { ...s };
 }
 
-/** Every so many steps a sampled completion is shown. */
-const SHOW_EVERY = 10;
-
 /** Runs the loop with its live line; `onEvaluation` also hears of each evaluation. */
 export async function runGrpo(
   input: GrpoInput,
   onEvaluation: NonNullable<GrpoInput['onEvaluation']> = () => {},
 ): Promise<GrpoSummary> {
-  let stage = openProgress('evaluating', 'completions');
-  let current = '';
-  let heldOut = '';
+  const progress = openGrpoProgress();
   const loop = grpo({
     ...input,
     signal: stopSignal.signal,
     warn: say,
-    onProgress(name, p) {
-      if (name !== current) {
-        stage.end();
-        stage = openProgress(name, 'completions');
-        current = name;
-      }
-      stage.update(p.finished, p.total, `${p.tokens} tokens`);
-    },
+    onProgress: progress.onProgress,
     onEvaluation(when, name, e) {
       onEvaluation(when, name, e);
-      heldOut = ` held-out ${percent(e.pass1.value)}`;
-      const at = typeof when === 'number' ? `at step ${when}` : when;
-      say(
-        `held-out accuracy ${at}, ${name}: ${percentWithInterval(e.pass1.value, e.pass1.interval)} of ${e.problems} problems, ${e.meanLength.toFixed(0)} tokens each`,
-      );
+      progress.onEvaluation(when, name, e);
     },
-    onRewardFailure({ name, kind, message }) {
-      say(`reward ${name} ${kind}: ${message}`);
-    },
+    onRewardFailure: sayFailure,
   });
-  const progress = openProgress('grpo', 'steps');
-  let explained = false;
   let result: IteratorResult<GrpoStep, GrpoSummary> = await loop.next();
-  for (; !result.done; result = await loop.next()) {
-    const { step, steps, metrics: m, samples } = result.value;
-    stage.end();
-    if (!explained) {
-      explained = true;
-      say(
-        dim(
-          'The loss stays near 0: it starts each step at the policy that sampled, where advantages cancel. Watch the reward.',
-        ),
-      );
-    }
-    const line =
-      `reward ${m.reward.toFixed(3)} right ${percent(m.accuracy)}${heldOut} length ${m['completions/mean_length'].toFixed(0)} ` +
-      `entropy ${m.entropy.toFixed(2)} kl ${m.kl.toFixed(4)} flat groups ${percent(m.frac_reward_zero_std)} ${m.tokens_per_second.toFixed(0)} tokens/s`;
-    say(`step ${step}/${steps} ${line} ${dim(duration(m.step_time))}`);
-    progress.update(step, steps, line);
-    warnOnce(m);
-    if (step % SHOW_EVERY === 1) {
-      const { prompt, completion, scored } = samples[step % samples.length];
-      say(dim(`  ${prompt} → ${completion.text}  reward ${scored.reward.toFixed(2)}`));
-    }
-  }
-  stage.end();
+  for (; !result.done; result = await loop.next()) progress.step(result.value);
   progress.end();
   return result.value;
 }
 
-let warned = false;
-/** Groups without differences teach nothing; users should not have to find that out from the paper. */
-function warnOnce(metrics: Readonly<Record<string, number>>): void {
-  if (warned || metrics.frac_reward_zero_std < 0.8) return;
-  warned = true;
-  say(
-    'most groups have equal rewards and teach nothing: try easier problems, a larger --num-generations, or --dynamic-sampling resample',
-  );
+/** Failures of a reward that are told one by one; the summary counts them all. */
+const FAILURES_SHOWN = 5;
+let failures = 0;
+function sayFailure({ name, kind, message }: RewardFailure): void {
+  failures++;
+  if (failures <= FAILURES_SHOWN) say(`reward ${name} ${kind}: ${message}`);
+  if (failures === FAILURES_SHOWN) say('further failures of rewards are counted, not shown');
 }
 
 export function grpoText(s: GrpoSummary): string {

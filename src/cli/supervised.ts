@@ -9,8 +9,9 @@ import {
   supervisedOptions,
 } from '../train/supervised.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
+import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';
-import { type CommonOptions, duration, openProgress, printResult, say } from './terminal.js';
+import { type CommonOptions, duration, printResult, say } from './terminal.js';
 
 const LOOPS = { sft, pretrain } as const;
 const TEXTS = {
@@ -46,7 +47,7 @@ export async function runSupervised(
       steps,
       `loss ${metrics.loss.toFixed(3)}${held} ${metrics.tokens_per_second.toFixed(0)} tokens/s`,
     );
-    if (held) say(`step ${step}: loss ${metrics.loss.toFixed(4)},${held}`);
+    if (held) say(`step ${step}/${steps}: loss ${metrics.loss.toFixed(4)},${held}`);
   }
   progress.end();
   const s = result.value;

@@ -7,8 +7,9 @@ export interface CommonOptions {
   readonly debug?: boolean;
 }
 
-const live = process.stderr.isTTY === true;
-let liveLine = false;
+/** Whether there is a terminal to draw on. */
+export const live = process.stderr.isTTY === true;
+let liveRows = 0;
 
 /** A lasting line on standard error. */
 export function say(text: string): void {
@@ -20,14 +21,44 @@ export function dim(text: string): string {
   return live ? styleText('dim', text) : text;
 }
 
-export function bold(text: string): string {
-  return live ? styleText('bold', text) : text;
+/** Draws rows that the next ones replace; each is cut to the width of the terminal. Without a terminal: nothing. */
+export function drawLive(rows: readonly string[]): void {
+  if (!live) return;
+  const width = (process.stderr.columns ?? 80) - 1;
+  const cut = rows.map((row) => [...row].slice(0, width).join(''));
+  clearLive();
+  process.stderr.write(cut.join('\n'));
+  liveRows = rows.length;
 }
 
-function clearLive(): void {
-  if (!liveLine) return;
-  process.stderr.write('\r\x1b[2K');
-  liveLine = false;
+/** Takes the live rows away. */
+export function clearLive(): void {
+  if (liveRows === 0) return;
+  // To the first of them, and everything from there on is cleared.
+  process.stderr.write(`\r${liveRows > 1 ? `\x1b[${liveRows - 1}A` : ''}\x1b[J`);
+  liveRows = 0;
+}
+
+/** Joins fields into rows that fit the terminal. */
+export function rowsOf(fields: readonly string[], width = (process.stderr.columns ?? 80) - 1): string[] {
+  const rows: string[] = [];
+  for (const field of fields) {
+    const longer = rows.length > 0 ? `${rows[rows.length - 1]}  ${field}` : field;
+    if (rows.length > 0 && longer.length <= width) rows[rows.length - 1] = longer;
+    else rows.push(field);
+  }
+  return rows;
+}
+
+/** Without the control characters that a model may write and a terminal would obey; line breaks and tabs stay. */
+export function printable(text: string): string {
+  return text.replace(/[^\P{Cc}\n\t]/gu, '\uFFFD');
+}
+
+/** The result: as one JSON object, or as text for people. */
+export function printResult(options: CommonOptions, result: unknown, text: () => string): void {
+  clearLive();
+  process.stdout.write(`${options.json ? JSON.stringify(result) : text()}\n`);
 }
 
 /** Seconds as a person reads them: 42 s, 3 min 20 s, 1 h 05 min. */
@@ -38,54 +69,7 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, '0')} min`;
 }
 
-export interface Progress {
-  /** Shows how far the work is; `note` is what it does or found. */
-  update(done: number, total: number, note: string): void;
-  end(): void;
-}
-
-/** Plain lines come at most this often. */
-const PLAIN_SECONDS = 10;
-const BAR = 24;
-
-/** A bar with rate and time left on a terminal, now and then a plain line elsewhere. */
-export function openProgress(what: string, unit: string): Progress {
-  const began = performance.now();
-  let lastPlain = began;
-  let lastLive = 0;
-  let firstDone: number | null = null;
-  return {
-    update(done, total, note) {
-      const now = performance.now();
-      firstDone ??= done;
-      const elapsed = (now - began) / 1000;
-      const rate = elapsed > 0 ? (done - firstDone) / elapsed : 0;
-      const left = rate > 0 ? `, ${duration((total - done) / rate)} left` : '';
-      const speed = rate > 0 ? `, ${rate >= 10 ? rate.toFixed(0) : rate.toFixed(2)} ${unit}/s` : '';
-      const text = `${what} ${done}/${total}${speed}${left}${note ? `  ${note}` : ''}`;
-      if (live) {
-        if (now - lastLive < 80 && done < total) return;
-        lastLive = now;
-        const full = Math.round((BAR * done) / Math.max(1, total));
-        const bar = `${'█'.repeat(full)}${'░'.repeat(BAR - full)}`;
-        process.stderr.write(`\r\x1b[2K${`${bar} ${text}`.slice(0, (process.stderr.columns ?? 100) - 1)}`);
-        liveLine = true;
-      } else if (now - lastPlain > PLAIN_SECONDS * 1000) {
-        lastPlain = now;
-        process.stderr.write(`${text}\n`);
-      }
-    },
-    end: clearLive,
-  };
-}
-
-/** The result: as one JSON object, or as text for people. */
-export function printResult(options: CommonOptions, result: unknown, text: () => string): void {
-  clearLive();
-  process.stdout.write(`${options.json ? JSON.stringify(result) : text()}\n`);
-}
-
-/** A table with a header row; columns are padded. */
+/** A table with a header row; columns are padded, all but the first to the right. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((r) => r[i].length)));
   const line = (r: readonly string[]) =>
