@@ -13,7 +13,7 @@ export { loadTask } from './task/load.js';
 export { makeTask, taskNames } from './task/registry.js';
 export type { Score, Split, Task } from './task/task.js';
 export { buildCharTokenizer } from './text/char-tokenizer.js';
-export { getTemplate, type PromptTemplate } from './text/template.js';
+export { encodePrompt, getTemplate, type PromptTemplate } from './text/template.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './train/evaluate.js';
 export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/grpo.js';
