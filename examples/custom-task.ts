@@ -18,7 +18,8 @@ const sizes = { dModel: 32, layers: 2, heads: 2, context: 32 };
 for await (const { step, steps, metrics } of sft({
   task: parity,
   ...sizes,
-  steps: 120,
+  steps: 300,
+  learningRate: 4e-3,
   save: `${folder}-base`,
 })) {
   if (step === steps) console.log(`sft: loss ${metrics.loss.toFixed(3)}`);
