@@ -84,14 +84,24 @@ export class DeviceMemory {
       this.#used = 0;
     }
     if (this.#chunk === this.#chunks.length) {
-      const usual = Math.min(LAST_CHUNK, FIRST_CHUNK * 2 ** this.#chunks.length);
-      const chunk = size > usual ? 2 ** Math.ceil(Math.log2(size)) : usual;
-      this.#chunks.push({ offset: this.#take(chunk), bytes: chunk });
+      this.#chunks.push(this.#takeChunk(size));
     }
     const offset = this.#chunks[this.#chunk].offset + this.#used;
     this.#used += size;
     this.#count('activations', size);
     return offset;
+  }
+
+  /** A chunk of a standard size that holds `size` bytes, or of just that size where memory is short. */
+  #takeChunk(size: number): Block {
+    const usual = Math.min(LAST_CHUNK, FIRST_CHUNK * 2 ** this.#chunks.length);
+    const bytes = size > usual ? 2 ** Math.ceil(Math.log2(size)) : usual;
+    try {
+      return { offset: this.#take(bytes), bytes };
+    } catch (error) {
+      if (bytes === size) throw error;
+      return { offset: this.#take(size), bytes: size };
+    }
   }
 
   /** Where the step arena stands; pass it to `rewind`. */
