@@ -88,7 +88,7 @@ export function goldenSamples(
     const part = (name: string) => tensor(tensors, name).data.subarray(start, start + completion.length);
     const sample = {
       promptIds: prompt,
-      ids: completion,
+      completionIds: completion,
       oldLogprobs: part('oldLogps'),
       referenceLogprobs: part('refLogps'),
       advantage: tensor(tensors, 'advantages').data[i],
@@ -108,7 +108,7 @@ export function completionLogprobs(
   const context: Context = { device: llama.device, tape: null };
   const batch = packSequences(
     llama,
-    samples.map((s) => [...s.promptIds, ...s.ids]),
+    samples.map((s) => [...s.promptIds, ...s.completionIds]),
   );
   const rows: number[] = [];
   let start = 0;
@@ -119,7 +119,7 @@ export function completionLogprobs(
     start += promptIds.length + ids.length;
   }
   const tokens = llama.device.upload(
-    samples.flatMap((s) => [...s.ids]),
+    samples.flatMap((s) => [...s.completionIds]),
     'i32',
   );
   return tokenLogprob(context, packedLogits(context, llama, batch, rows), tokens, temperature);

@@ -44,7 +44,7 @@ export async function updatePolicy(
       const end = Math.floor((groups.length * (part + 1)) / parts);
       const samples = groups.slice(start, end).flat().map(toScoredSample);
       sums.push(await accumulatePolicyGradient(llama, reference, samples, objective));
-      trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.ids.length, 0);
+      trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.completionIds.length, 0);
       try {
         norms.push(optimizer.step(learningRate));
       } catch (error) {
@@ -62,7 +62,7 @@ export async function updatePolicy(
 function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {
   return {
     promptIds: completion.promptIds,
-    ids: completion.ids,
+    completionIds: completion.ids,
     oldLogprobs: completion.samplingLogprobs,
     advantage,
     truncated: completion.finishReason === 'length',

@@ -1,14 +1,12 @@
 // Supervised learning: SFT (the loss sees completions only) and pretraining (it sees every token), one loop.
-import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { Tape } from '../compute/autograd.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { columnSums } from '../compute/op/sum/sum.js';
-import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
 import { viewOf } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
-import { type Llama, packedLogits, packSequences } from '../model/llama.js';
+import type { Llama } from '../model/llama.js';
 import { loadTask } from '../task/load.js';
 import type { Split, Task } from '../task/task.js';
 import type { Example } from '../text/dataset.js';
@@ -16,6 +14,7 @@ import { getTemplate } from '../text/template.js';
 import { documentExamples, type ExampleSource, fileExamples, traceExamples, wholeText } from './examples.js';
 import { makeNewPolicy, newModelFields } from './new-model.js';
 import { optimizerFields, parseOptions, runFields, saveModel } from './options.js';
+import { completionLogprobs, eachPass, tokensOf } from './packing.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { openActiveRun } from './recorder.js';
 import { learningRateAt } from './schedule.js';
@@ -211,7 +210,8 @@ async function* run(
       const { examples, next } = take(train, state.nextExample, perStep, policy);
       const learningRate = learningRateAt(step - 1, steps, o);
       optimizer.clearGradients();
-      const { loss, tokens } = await accumulate(policy.llama, examples, o.batchTokens);
+      const loss = await meanLoss(policy.llama, examples, o.batchTokens, true);
+      const tokens = examples.reduce((n, e) => n + tokensOf(e), 0);
       let gradNorm = 0;
       let skipped = 0;
       try {
@@ -296,15 +296,13 @@ function sourceOf(
   return fileExamples(path, tokenizer, getTemplate(o.template ?? 'raw', tokenizer), o.seed);
 }
 
-const sizeOf = (e: Example) => e.promptIds.length + e.completionIds.length - 1;
-
 function checkLength(e: Example, index: number, { llama }: Policy): void {
   const context = llama.config.maxPositionEmbeddings;
-  if (sizeOf(e) <= context) return;
+  if (tokensOf(e) <= context) return;
   throw refuse(
     'bad-input',
     `tokens of example ${index}`,
-    sizeOf(e) + 1,
+    tokensOf(e) + 1,
     `the model's context is ${context}: shorten it or use a longer context`,
   );
 }
@@ -341,78 +339,43 @@ function take(
   for (let total = 0; ; next++) {
     const example = source.at(next);
     checkLength(example, next, policy);
-    total += sizeOf(example);
+    total += tokensOf(example);
     if (examples.length > 0 && total > tokens) return { examples, next };
     examples.push(example);
   }
 }
 
-/** Packs examples into passes of at most `most` tokens. */
-function passes(examples: readonly Example[], most: number): Example[][] {
-  const out: Example[][] = [];
-  let total = Number.POSITIVE_INFINITY;
-  for (const e of examples) {
-    if (total + sizeOf(e) > most) {
-      out.push([]);
-      total = 0;
-    }
-    out[out.length - 1].push(e);
-    total += sizeOf(e);
-  }
-  return out;
-}
-
-/** Sum of -log p over the completions of a packed pass; adds its gradient times `weight` where there is one. */
-function passLoss(llama: Llama, examples: readonly Example[], weight: number | null): number {
+/** Sum of -log p over a pass's completions; adds its gradient times `weight` where there is one. */
+function passLoss(llama: Llama, pass: readonly Example[], weight: number | null): number {
   const { device } = llama;
-  const mark = device.mark();
   const tape = weight === null ? null : new Tape(device);
-  const c = { device, tape };
-  const sequences = examples.map((e) => [...e.promptIds, ...e.completionIds].slice(0, -1));
-  const rows: number[] = [];
-  let start = 0;
-  examples.forEach((e, i) => {
-    for (let t = 0; t < e.completionIds.length; t++) rows.push(start + e.promptIds.length - 1 + t);
-    start += sequences[i].length;
-  });
-  const logits = packedLogits(c, llama, packSequences(llama, sequences), rows);
-  const targets = device.upload(
-    examples.flatMap((e) => [...e.completionIds]),
-    'i32',
-  );
-  const { logprob } = tokenLogprob(c, logits, targets);
+  const { logprob } = completionLogprobs({ device, tape }, llama, pass);
   const [sum] = columnSums(device, viewOf(logprob, [logprob.size, 1]));
   if (tape && weight !== null) {
     device.fill(tape.contribute(logprob).tensor, -weight);
     tape.backward();
   }
-  device.rewind(mark);
   return -sum;
 }
 
-/** Mean loss over the completions' tokens of one optimizer step, its gradient accumulated. */
-async function accumulate(
+/** Mean loss over the completions' tokens; with `learn` its gradient is added to the model's. */
+async function meanLoss(
   llama: Llama,
   examples: readonly Example[],
   batchTokens: number,
-): Promise<{ loss: number; tokens: number }> {
+  learn: boolean,
+): Promise<number> {
   const targets = examples.reduce((n, e) => n + e.completionIds.length, 0);
   let sum = 0;
-  for (const pass of passes(examples, batchTokens)) {
-    sum += passLoss(llama, pass, 1 / targets);
-    await setImmediate();
-  }
-  return { loss: sum / targets, tokens: examples.reduce((n, e) => n + sizeOf(e), 0) };
+  await eachPass(llama, examples, batchTokens, (pass) => {
+    sum += passLoss(llama, pass, learn ? 1 / targets : null);
+  });
+  return sum / targets;
 }
 
 /** Mean loss over held-out examples. */
-async function lossOver({ llama }: Policy, source: ExampleSource, o: SupervisedOptions): Promise<number> {
+function lossOver({ llama }: Policy, source: ExampleSource, o: SupervisedOptions): Promise<number> {
   const count = Math.min(source.size ?? o.evalExamples, o.evalExamples);
   const examples = Array.from({ length: count }, (_, i) => source.at(i));
-  let sum = 0;
-  for (const pass of passes(examples, o.batchTokens)) {
-    sum += passLoss(llama, pass, null);
-    await setImmediate();
-  }
-  return sum / examples.reduce((n, e) => n + e.completionIds.length, 0);
+  return meanLoss(llama, examples, o.batchTokens, false);
 }

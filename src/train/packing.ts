@@ -1,0 +1,71 @@
+// Prompts with completions as packed forward passes: cut into passes of bounded size, log-probabilities of completions.
+import { setImmediate } from 'node:timers/promises';
+import type { Context } from '../compute/autograd.js';
+import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
+import type { Tensor } from '../compute/tensor.js';
+import { type Llama, packedLogits, packSequences } from '../model/llama.js';
+
+/** A prompt and what follows it. */
+export interface Continued {
+  readonly promptIds: readonly number[];
+  /** At least one. */
+  readonly completionIds: readonly number[];
+}
+
+/** Tokens that go through the model: the last predicts nothing that is needed. */
+export function tokensOf({ promptIds, completionIds }: Continued): number {
+  return promptIds.length + completionIds.length - 1;
+}
+
+/** Cuts a list into passes of at most `most` tokens, in order; what is longer stands alone. */
+export function passesOf<T extends Continued>(items: readonly T[], most: number): T[][] {
+  const passes: T[][] = [];
+  let total = Number.POSITIVE_INFINITY;
+  for (const item of items) {
+    const tokens = tokensOf(item);
+    if (total + tokens > most) {
+      passes.push([]);
+      total = 0;
+    }
+    passes[passes.length - 1].push(item);
+    total += tokens;
+  }
+  return passes;
+}
+
+/** Runs `work` on each pass, rewinding the step arena and leaving the event loop room after each. */
+export async function eachPass<T extends Continued>(
+  { device }: Llama,
+  items: readonly T[],
+  most: number,
+  work: (pass: readonly T[]) => void,
+): Promise<void> {
+  for (const pass of passesOf(items, most)) {
+    const mark = device.mark();
+    work(pass);
+    device.rewind(mark);
+    await setImmediate();
+  }
+}
+
+/** Log-probability and entropy, f32[tokens], of every completion's tokens, one completion after another. */
+export function completionLogprobs(
+  c: Context,
+  llama: Llama,
+  items: readonly Continued[],
+  temperature = 1,
+): { logprob: Tensor; entropy: Tensor } {
+  const sequences = items.map((s) => [...s.promptIds, ...s.completionIds.slice(0, -1)]);
+  const rows: number[] = [];
+  let start = 0;
+  for (const item of items) {
+    for (let i = 0; i < item.completionIds.length; i++) rows.push(start + item.promptIds.length - 1 + i);
+    start += tokensOf(item);
+  }
+  const targets = c.device.upload(
+    items.flatMap((s) => [...s.completionIds]),
+    'i32',
+  );
+  const logits = packedLogits(c, llama, packSequences(llama, sequences), rows);
+  return tokenLogprob(c, logits, targets, temperature);
+}
