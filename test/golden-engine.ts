@@ -3,7 +3,6 @@ import type { Context } from '../src/compute/autograd.js';
 import { Tape } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { tokenLogprob } from '../src/compute/op/token-logprob/token-logprob.js';
-import type { Tensor } from '../src/compute/tensor.js';
 import type { LlamaConfig } from '../src/model/config.js';
 import { createLlama, type Llama, packedLogits, packSequences, readWeights } from '../src/model/llama.js';
 import type { Optimizer } from '../src/train/optimizer.js';
@@ -97,32 +96,6 @@ export function goldenSamples(
     start += completion.length;
     return sample;
   });
-}
-
-/** Log-probability and entropy of each completion token, completion after completion; temporaries. */
-export function completionLogprobs(
-  llama: Llama,
-  samples: readonly ScoredSample[],
-  temperature: number,
-): { logprob: Tensor; entropy: Tensor } {
-  const context: Context = { device: llama.device, tape: null };
-  const batch = packSequences(
-    llama,
-    samples.map((s) => [...s.promptIds, ...s.completionIds]),
-  );
-  const rows: number[] = [];
-  let start = 0;
-  for (const { promptIds, ids } of samples) {
-    ids.forEach((_, i) => {
-      rows.push(start + promptIds.length + i - 1);
-    });
-    start += promptIds.length + ids.length;
-  }
-  const tokens = llama.device.upload(
-    samples.flatMap((s) => [...s.completionIds]),
-    'i32',
-  );
-  return tokenLogprob(context, packedLogits(context, llama, batch, rows), tokens, temperature);
 }
 
 /** Asserts that every parameter's gradient is the golden one of that name. */

@@ -1,12 +1,13 @@
 // The engine against golden files from PyTorch, tensor by tensor: norm of the difference over norm at most 1e-4.
+
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { freeLlama, packedLogits, packSequences } from '../src/model/llama.js';
+import { completionLogprobs } from '../src/train/packing.js';
 import { accumulatePolicyGradient } from '../src/train/policy-gradient.js';
 import {
   assertGradients,
   assertMoves,
-  completionLogprobs,
   goldenLlama,
   goldenOptimizer,
   goldenSamples,
@@ -73,7 +74,12 @@ for (const target of targets)
     test('log-probabilities and entropies at the sampling temperature', () => {
       const llama = goldenLlama(device, index.a.config, files.a);
       const mark = device.mark();
-      const { logprob, entropy } = completionLogprobs(llama, samples, index.grpo.options.temperature);
+      const { logprob, entropy } = completionLogprobs(
+        { device: llama.device, tape: null },
+        llama,
+        samples,
+        index.grpo.options.temperature,
+      );
       assertClose(device.floats(logprob), tensor(grpo, 'logps').data, 'log-probabilities');
       assertClose(device.floats(entropy), tensor(grpo, 'entropies').data, 'entropies');
       device.rewind(mark);
