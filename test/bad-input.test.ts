@@ -158,7 +158,7 @@ const cases: readonly Case[] = [
   },
   {
     what: 'completions longer than the context',
-    args: () => `${GRPO} --max-completion-length 4000`,
+    args: () => `${GRPO} --max-completion-length 4000 --out run`,
     says: [/maxCompletionLength: got 4000/, /context/],
   },
   {

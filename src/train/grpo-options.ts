@@ -18,7 +18,9 @@ const grpoFields = {
     .describe('completions of one problem (the group)'),
   minibatches: count.default(1).describe('optimizer updates that share the completions of a step'),
   numIterations: count.default(1).describe('passes over the completions of a step'),
-  maxCompletionLength: count.default(256).describe('most tokens of a completion'),
+  maxCompletionLength: count
+    .optional()
+    .describe("most tokens of a completion; default: 256, or what the model's context leaves"),
   temperature: positive.max(100).default(1).describe('sampling temperature'),
   topK: z.number().int().min(0).default(0).describe('keep the k likeliest tokens; 0 keeps all'),
   topP: positive.max(1).default(1).describe('keep the fewest tokens whose probability reaches p'),
@@ -98,4 +100,4 @@ export const grpoOptions = z.strictObject({
   evalEnds: z.boolean().default(true).describe('measure held-out accuracy before and after'),
   ...runFields,
 });
-export type GrpoOptions = z.output<typeof grpoOptions>;
+export type GrpoOptions = z.output<typeof grpoOptions> & { readonly maxCompletionLength: number };

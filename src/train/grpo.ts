@@ -5,6 +5,7 @@
 // lossType 'grpo' with beta 0.04 and dynamicSampling 'none'. Old log-probabilities are the sampler's own: sampler and
 // trainer run the same kernels, and their difference is logged in each step.
 import type { z } from 'zod';
+import { readModelFolder } from '../checkpoint/folder.js';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
@@ -126,26 +127,36 @@ function readInput(input: GrpoInput): { o: GrpoOptions; given: Readonly<Record<s
     task: typeof input.task === 'string' ? input.task : input.task.name,
     rewards: (input.rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
   };
-  const o = parseOptions('grpo', grpoOptions, given);
-  if (o.batchSize % o.numGenerations !== 0) {
-    const near = Math.max(1, Math.round(o.batchSize / o.numGenerations)) * o.numGenerations;
+  const parsed = parseOptions('grpo', grpoOptions, given);
+  if (parsed.batchSize % parsed.numGenerations !== 0) {
+    const near = Math.max(1, Math.round(parsed.batchSize / parsed.numGenerations)) * parsed.numGenerations;
     throw refuse(
       'bad-input',
-      `batchSize with numGenerations ${o.numGenerations}`,
-      o.batchSize,
+      `batchSize with numGenerations ${parsed.numGenerations}`,
+      parsed.batchSize,
       `it must be a multiple: ${near}, say`,
     );
   }
-  const groups = o.batchSize / o.numGenerations;
-  if (groups % o.minibatches !== 0) {
+  const groups = parsed.batchSize / parsed.numGenerations;
+  if (groups % parsed.minibatches !== 0) {
     throw refuse(
       'bad-input',
       `minibatches of ${groups} groups`,
-      o.minibatches,
+      parsed.minibatches,
       'it must divide batchSize / numGenerations',
     );
   }
+  // Settled before the run is recorded, so that a resumed run has the same.
+  const maxCompletionLength = parsed.maxCompletionLength ?? defaultLength(parsed.model);
+  const o = { ...parsed, maxCompletionLength };
   return { o, given: o };
+}
+
+/** 256 as in TRL, or what the model's context leaves. */
+function defaultLength(model: string): number {
+  const folder = readModelFolder(model);
+  folder.close();
+  return Math.min(256, folder.config.maxPositionEmbeddings - 1);
 }
 
 async function* run(
