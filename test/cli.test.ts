@@ -1,0 +1,215 @@
+// The verbs as users and programs call them: results on standard output, one JSON object last with --json.
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { COUNTDOWN_BASE, lastJson, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
+
+type Interval = readonly [number, number];
+const inside = (value: number, [low, high]: Interval) => low <= value && value <= high;
+
+test('help and version', async () => {
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  assert.equal((await retort(['--version'])).stdout, `${version}\n`);
+  const help = await retort(['grpo', '--help']);
+  assert.equal(help.status, 0);
+  for (const flag of [
+    '--num-generations <n>',
+    '--loss-type <value>',
+    '--no-eval-ends',
+    '--reward-weight <name=value>',
+  ])
+    assert.ok(help.stdout.includes(flag), flag);
+  const bare = await retort([]);
+  assert.deepEqual([bare.status, bare.stdout], [2, '']);
+  assert.match(bare.stderr, /Usage: retort/);
+});
+
+test('tasks and task', async () => {
+  const { tasks } = lastJson<{ tasks: { name: string }[] }>(await retort(['tasks', '--json']));
+  const names = ['countdown', 'chain-sum', 'multiply', 'letter-count', 'number-sort', 'gsm8k'];
+  assert.deepEqual(
+    tasks.map((t) => t.name),
+    names,
+  );
+  const args = 'task countdown --sample 3 --task-option count=4 --task-option maxNumber=9 --json'.split(' ');
+  const { samples } = lastJson<{
+    samples: { problem: { numbers: number[] }; prompt: string; gold: string }[];
+  }>(await retort(args));
+  assert.equal(samples.length, 3);
+  for (const { problem, prompt, gold } of samples) {
+    assert.equal(problem.numbers.length, 4);
+    assert.ok(Math.max(...problem.numbers) <= 9);
+    assert.ok(prompt.startsWith(problem.numbers.join(' ')) && gold.length > 0);
+  }
+  const text = await retort(['task', 'number-sort', '--sample', '2']);
+  assert.equal(text.stdout.match(/^prompt: /gm)?.length, 2);
+});
+
+test('score: the lines come back in order with rewards, a summary on standard error', async (t) => {
+  const cwd = temporaryFolder(t);
+  const problem = { numbers: [3, 7, 12], target: 43 };
+  const lines = [
+    { problem, completion: '<think>x</think><answer>3*12+7</answer>', id: 'a' },
+    { problem, completion: '</think><answer>3+12+7</answer>' },
+    { problem, completion: 'nothing' },
+  ];
+  writeFileSync(join(cwd, 'in.jsonl'), `${lines.map((line) => JSON.stringify(line)).join('\n')}\n`);
+  writeFileSync(join(cwd, 'long.mjs'), 'export const reward = (problem, completion) => completion.length;\n');
+  const args =
+    'score --task countdown --file in.jsonl --rewards ./long.mjs --reward-weight reward=0.01'.split(' ');
+  const ran = await retort(args, { cwd });
+  assert.equal(ran.status, 0, ran.stderr);
+  const scored = ran.stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.deepEqual(
+    scored,
+    [1, 0.1, 0].map((answer, i) => ({
+      ...lines[i],
+      rewards: { answer, reward: lines[i].completion.length },
+      reward: answer + 0.01 * lines[i].completion.length,
+      correct: answer === 1,
+    })),
+  );
+  assert.match(ran.stderr, /3 completions, 1 right \(33\.3%\), mean reward 0\./);
+});
+
+test('generate: the same tokens as text and as JSON, whatever the threads', async () => {
+  const args = ['generate', '--model', COUNTDOWN_BASE, '--prompt', '3 7 12=43?<think>', '--seed', '5'];
+  const json = lastJson<{ text: string; tokenIds: number[]; logprobs: number[] }>(
+    await retort([...args, '--json', '--threads', '1']),
+  );
+  assert.equal(json.tokenIds.length, json.logprobs.length);
+  assert.ok(json.logprobs.every((l) => l <= 0));
+  assert.match(json.text, /<answer>/);
+  const text = await retort([...args, '--threads', '2']);
+  assert.equal(text.stdout, `${json.text}\n`);
+  assert.equal(text.stderr, '');
+  const stopped = await retort([...args, '--stop', '</think>', '--stop', '###']);
+  assert.equal(stopped.stdout, `${json.text.split('</think>')[0]}\n`);
+});
+
+const STORIES = join(ROOT, '../shared/models/stories260K');
+
+test('generate: the published text of stories260K', {
+  skip: !existsSync(STORIES) && 'the model is not here',
+}, async () => {
+  const args = [
+    'generate',
+    '--model',
+    STORIES,
+    '--prompt',
+    '',
+    '--temperature',
+    '0',
+    '--max-tokens',
+    '250',
+    '--json',
+  ];
+  const { text, tokenIds } = lastJson<{ text: string; tokenIds: number[] }>(await retort(args));
+  assert.equal(tokenIds.length, 250);
+  // What the author's `run stories260K.bin -t 0` prints for 256 tokens.
+  const published = [
+    'Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.',
+    'Lily\'s mom said, "Lily, let\'s go to the park." Lily was sad and didn\'t know what to do. She said, "I want to play with your ball, but I can\'t find it."',
+    "Lily was sad and didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"",
+    "Lily didn't want to help her mom, so she said, \"I'm sorry, mom. I didn't know what to do.\" Her mom said, \"Don't worry, Lily. We can help you.",
+  ].join('\n');
+  assert.ok(published.startsWith(text) && published.length - text.length < 20, text);
+});
+
+test('eval: accuracies with intervals; completions that score reads', async (t) => {
+  const cwd = temporaryFolder(t);
+  const args = ['eval', '--model', COUNTDOWN_BASE, '--task', 'countdown', '--problems', '40', '--json'];
+  interface Result {
+    problems: number;
+    temperature: number;
+    pass1: number;
+    ci95: Interval;
+    passAtK: Record<string, { value: number; ci95: Interval }>;
+    majAtK: Record<string, { value: number }>;
+    meanLength: number;
+    truncated: number;
+  }
+  const greedy = lastJson<Result>(await retort(args));
+  assert.deepEqual([greedy.problems, greedy.temperature], [40, 0]);
+  assert.ok(inside(greedy.pass1, greedy.ci95) && greedy.ci95[1] - greedy.ci95[0] > 0.05);
+  const sampled = lastJson<Result>(await retort([...args, '--samples', '4', '--out', 'all.jsonl'], { cwd }));
+  assert.equal(sampled.temperature, 1);
+  assert.deepEqual(Object.keys(sampled.passAtK), ['1', '2', '4']);
+  assert.equal(sampled.passAtK['1'].value, sampled.pass1);
+  assert.ok(sampled.passAtK['4'].value > sampled.pass1);
+  assert.ok(sampled.meanLength > 1 && sampled.truncated >= 0);
+  const scored = await retort(['score', '--task', 'countdown', '--file', 'all.jsonl'], { cwd });
+  const right = `${Math.round(sampled.pass1 * 160)} right`;
+  assert.ok(scored.stderr.includes(`160 completions, ${right}`), `${scored.stderr} ${right}`);
+});
+
+test('grpo: the run folder and the summary', async (t) => {
+  const cwd = temporaryFolder(t);
+  const options =
+    '--steps 2 --batch-size 16 --eval-problems 10 --max-completion-length 60 --out run --save model';
+  const ran = await retort(
+    ['grpo', '--model', COUNTDOWN_BASE, '--task', 'countdown', ...options.split(' '), '--json'],
+    { cwd },
+  );
+  assert.equal(ran.status, 0, ran.stderr);
+  const summary = lastJson<{
+    steps: number;
+    before: { greedy: number; sampled: number; sampledCi95: Interval };
+    after: { greedy: number; sampled: number };
+    tokens: number;
+    seconds: number;
+    run: string;
+  }>(ran);
+  assert.equal(summary.steps, 2);
+  assert.equal(summary.run, 'run');
+  assert.ok(summary.tokens > 0 && summary.seconds > 0);
+  assert.ok(inside(summary.before.sampled, summary.before.sampledCi95));
+  assert.ok(summary.after.greedy >= 0);
+  assert.deepEqual(JSON.parse(readFileSync(join(cwd, 'run/summary.json'), 'utf8')), summary);
+  const rows = readFileSync(join(cwd, 'run/metrics.jsonl'), 'utf8').trimEnd().split('\n');
+  assert.deepEqual(
+    rows.map((row) => (JSON.parse(row) as { step: number }).step),
+    [1, 2],
+  );
+  // A checkpoint is a model folder, and so is what was saved: the same model.
+  for (const dir of ['run/checkpoints/step-2', 'model'])
+    assert.ok(existsSync(join(cwd, dir, 'tokenizer.json')));
+  const weights = (dir: string) => readFileSync(join(cwd, dir, 'model.safetensors'));
+  assert.ok(weights('model').equals(weights('run/checkpoints/step-2')));
+});
+
+test('ctrl-c ends evaluations at once, with status 130', async (t) => {
+  const cwd = temporaryFolder(t);
+  const both = ['--model', COUNTDOWN_BASE, '--task', 'countdown'];
+  const evaluation = ['eval', ...both, '--problems', '3000'];
+  const training = ['grpo', ...both, '--steps', '2', '--eval-problems', '3000', '--out', 'run'];
+  for (const [args, says] of [
+    [evaluation, /generation was interrupted/],
+    [training, /stopped after step 0; go on with: retort resume run/],
+  ] as const) {
+    const ran = await retort(args, {
+      cwd,
+      // Starting takes a part of this; three thousand problems take much longer.
+      onStart: (child) => setTimeout(() => child.kill('SIGINT'), 1500),
+    });
+    assert.equal(ran.status, 130, ran.stderr);
+    assert.match(ran.stderr, says);
+    assert.doesNotMatch(ran.stderr, /held-out accuracy/);
+  }
+});
+
+test('a reader that leaves is no error', async () => {
+  const main = join(ROOT, 'dist/src/cli/main.js');
+  const script = `
+    const { spawn } = require('node:child_process');
+    const child = spawn(process.execPath, [${JSON.stringify(main)}, 'task', 'countdown', '--sample', '20000'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    child.stdout.once('data', () => child.stdout.destroy());
+    child.on('exit', (code) => console.log('status', code));`;
+  const { stdout, stderr } = await runNode(['-e', script]);
+  assert.equal(stdout, 'status 0\n');
+  assert.equal(stderr, '');
+});
