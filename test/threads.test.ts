@@ -13,6 +13,7 @@ import {
   addCase,
   attentionCase,
   embeddingCase,
+  feedForwardCase,
   gatherCase,
   linearCase,
   logprobCase,
@@ -45,6 +46,7 @@ const cases: OpCase[] = [
   rmsnormCase(131, 70),
   swigluCase(129, 260),
   addCase(129, 260),
+  { ...feedForwardCase(70, 130, 200), tolerance: 1e-5 },
   embeddingCase(
     range(259, (i) => (i * 7) % 31),
     31,

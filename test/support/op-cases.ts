@@ -149,3 +149,42 @@ export const logprobCase = (tokens: readonly number[], n: number, temperature: n
     return both;
   },
 });
+
+/** x + W_down (silu(W_gate a) * W_up a) with a = rmsnorm(x): inputs with several uses, whose gradients add up. */
+export const feedForwardCase = (rows: number, d: number, inner: number): OpCase => {
+  const eps = 1e-5;
+  const stages = ([x, norm, gate, up]: readonly Float64Array[]) => {
+    const a = rmsnormReference(x, norm, eps);
+    const g = linearReference(a, gate, rows, d, inner);
+    const u = linearReference(a, up, rows, d, inner);
+    return { a, g, u, h: swigluReference(g, u) };
+  };
+  return {
+    name: `feed-forward block ${rows} x ${d} x ${inner}`,
+    inputs: [
+      input([rows, d], 20),
+      input([d], 21, { parameter: true }),
+      ...[22, 23].map((seed) => input([inner, d], seed, { parameter: true })),
+      input([d, inner], 24, { parameter: true }),
+    ],
+    forward: (inputs) => {
+      const y = linearReference(stages(inputs).h, inputs[4], rows, inner, d);
+      return inputs[0].map((x, i) => x + y[i]);
+    },
+    backward: (inputs, dy) => {
+      const [x, norm, gate, up, down] = inputs;
+      const { a, g, u, h } = stages(inputs);
+      const [dh, ddown] = linearGradientReference(h, down, dy, rows, inner, d);
+      const [dg, du] = swigluGradientReference(g, u, dh);
+      const [fromGate, dgate] = linearGradientReference(a, gate, dg, rows, d, inner);
+      const [fromUp, dup] = linearGradientReference(a, up, du, rows, d, inner);
+      const da = fromGate.map((v, i) => v + fromUp[i]);
+      const [fromNorm, dnorm] = rmsnormGradientReference(x, norm, da, eps);
+      return [fromNorm.map((v, i) => v + dy[i]), dnorm, dgate, dup, ddown];
+    },
+    run: (c, [x, norm, gate, up, down]) => {
+      const a = rmsnorm(c, t(x), p(norm), eps);
+      return addResidual(c, t(x), linear(c, swiglu(c, linear(c, a, p(gate)), linear(c, a, p(up))), p(down)));
+    },
+  };
+};
