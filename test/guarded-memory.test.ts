@@ -32,3 +32,16 @@ for (const kind of ['temporary', 'tensor'] as const)
       await device.close();
     }
   });
+
+test('on the interpreter a load outside a tensor throws, though memory goes on', async () => {
+  const peek = (target: TargetInfo) =>
+    buildKernel('peek', target, { x: 'f32*', at: 'i32' }, (b, p) =>
+      b.items(() => b.store(p.x, 0, b.load(p.x, p.at))),
+    );
+  const device = guardMemory(createDevice({ target: 'interpreter', threads: 1 }));
+  const x = device.temporary([5]);
+  const kernel = device.kernel('peek', peek);
+  for (const at of [0, 4]) device.launch(kernel, 1, [x], [at]);
+  for (const at of [-1, 5, 6]) assert.throws(() => device.launch(kernel, 1, [x], [at]), /peek/);
+  await device.close();
+});

@@ -2,9 +2,11 @@
 //
 // A kernel that writes past its buffers changes a zone; one that reads past them, or relies on fresh memory being
 // zero, computes with NaN. Nothing in the device knows of it, so it works for operations and for whole models.
+// On the interpreter every kernel gets buffers of just their tensors' sizes, so that it throws at any index outside.
 import assert from 'node:assert/strict';
 import type { Device } from '../../src/compute/device/device.js';
 import type { StepMark } from '../../src/compute/device/memory.js';
+import { prepareInterpreter } from '../../src/compute/kernel/interpreter.js';
 import type { ElementType } from '../../src/compute/kernel/ir.js';
 import type { Tensor } from '../../src/compute/tensor.js';
 
@@ -12,6 +14,21 @@ import type { Tensor } from '../../src/compute/tensor.js';
 const ZONE = 16;
 /** A NaN with a payload that no arithmetic gives; as an integer it lies outside every index. */
 const SENTINEL = 0x7fc0dead;
+
+/** Runs kernels by the interpreter over views that end where their tensors end. */
+function boundBuffers(device: Device): void {
+  const { launch } = device;
+  const prepared = new Map<number, ReturnType<typeof prepareInterpreter>>();
+  device.launch = (compiled, items, buffers, scalars, grain) => {
+    // What the device itself checks of a launch.
+    launch.call(device, compiled, 0, buffers, scalars, grain);
+    const { id, kernel } = compiled;
+    const run = prepared.get(id) ?? prepareInterpreter(kernel, device.target);
+    prepared.set(id, run);
+    const views = buffers.map((t) => (t.element === 'f32' ? device.floats(t) : device.ints(t)));
+    if (items > 0) run(views, [0, items, 0, ...scalars]);
+  };
+}
 
 /** Guards what the device allocates from now on. The zones are checked whenever memory is given back. */
 export function guardMemory(device: Device): Device {
@@ -71,5 +88,6 @@ export function guardMemory(device: Device): Device {
     zones = zones.slice(0, first);
     rewind.call(device, m);
   };
+  if (device.target.name === 'interpreter') boundBuffers(device);
   return device;
 }
