@@ -1,4 +1,4 @@
-// The models that `retort bench train` and `decode` run: shapes of a plain decoder, and their operations a token.
+// The models that `retort bench train` and `decode` run: a plain decoder, its operations a token, one unit of work.
 import { Tape } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
 import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
@@ -45,14 +45,13 @@ export function decodeFlops(config: LlamaConfig): number {
   return 2 * working(config);
 }
 
-/** Seconds of one training step (forward, backward, AdamW), for each of `runs` after two for warm-up. */
-export function timeTraining(
+/** Makes a model to train and gives `use` one training step: forward, backward, AdamW. */
+export function withTraining<T>(
   device: Device,
   dModel: number,
-  batch: number,
-  sequence: number,
-  runs: number,
-): number[] {
+  { batch, sequence }: { batch: number; sequence: number },
+  use: (step: () => void) => T,
+): T {
   const config = benchConfig(dModel, sequence);
   const llama = createLlama(device, config, { trainable: true });
   initLlama(llama, 0);
@@ -82,22 +81,22 @@ export function timeTraining(
     device.rewind(mark);
     optimizer.step(1e-3);
   };
-  const seconds = timed(step, runs);
-  optimizer.free();
-  freeLlama(llama);
-  return seconds;
+  try {
+    return use(step);
+  } finally {
+    optimizer.free();
+    freeLlama(llama);
+  }
 }
 
-/** Seconds of generating `tokens` tokens for each of `batch` sequences, from one token each, sampled at temperature 1. */
-export function timeDecoding(
+/** Makes a model and gives `use` one round: `tokens` tokens for each of `batch` sequences, sampled at temperature 1. */
+export function withDecoding<T>(
   device: Device,
   dModel: number,
-  batch: number,
-  tokens: number,
-  runs: number,
-): number[] {
-  const config = benchConfig(dModel, tokens + 1);
-  const llama = createLlama(device, config, { trainable: false });
+  { batch, tokens }: { batch: number; tokens: number },
+  use: (round: () => void) => T,
+): T {
+  const llama = createLlama(device, benchConfig(dModel, tokens + 1), { trainable: false });
   initLlama(llama, 0);
   const tokenizer = {
     vocabSize: VOCABULARY,
@@ -110,26 +109,18 @@ export function timeDecoding(
     chatTemplate: null,
   };
   const engine = createEngine({ llama, tokenizer }, { maxSequences: batch });
-  let round = 0;
-  const run = () => {
+  let seed = 0;
+  const round = () => {
     for (let problem = 0; problem < batch; problem++) {
-      engine.submit({ promptIds: [problem % VOCABULARY], maxTokens: tokens, seed: round, problem });
+      engine.submit({ promptIds: [problem % VOCABULARY], maxTokens: tokens, seed, problem });
     }
-    round++;
+    seed++;
     while (engine.busy) engine.step();
   };
-  const seconds = timed(run, runs);
-  engine.close();
-  freeLlama(llama);
-  return seconds;
-}
-
-function timed(run: () => void, runs: number): number[] {
-  run();
-  run();
-  return Array.from({ length: runs }, () => {
-    const began = performance.now();
-    run();
-    return (performance.now() - began) / 1000;
-  });
+  try {
+    return use(round);
+  } finally {
+    engine.close();
+    freeLlama(llama);
+  }
 }

@@ -5,8 +5,8 @@ import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { Layout } from '../compute/op/linear/kernel.js';
 import { matmul, pack } from '../compute/op/linear/linear.js';
-import { peakFlops, peakKernel } from '../compute/target/peak.js';
-import { benchConfig, decodeFlops, timeDecoding, timeTraining, trainFlops } from './bench-models.js';
+import { type Measured, measure } from './bench-measure.js';
+import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
 import { addThreads, whole } from './flags.js';
 import { type CommonOptions, percent, printResult, say, table } from './terminal.js';
 
@@ -54,27 +54,6 @@ interface Benched {
   readonly text: string;
 }
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
-}
-
-/** GFLOP/s of one thread in a loop of multiply-adds that touches no memory. */
-function measurePeak(device: Device, runs: number): number {
-  const mark = device.mark();
-  const out = device.temporary([64]);
-  const kernel = device.kernel('peak', peakKernel);
-  const rounds = 2_000_000;
-  const seconds = Array.from({ length: runs + 1 }, () => {
-    const began = performance.now();
-    device.launch(kernel, 1, [out], [rounds, 0.5, 1]);
-    return (performance.now() - began) / 1000;
-  });
-  device.rewind(mark);
-  // The best run: what the chip can do, not what the neighbours left.
-  return peakFlops(device.target, rounds) / Math.min(...seconds) / 1e9;
-}
-
 async function withDevice<T>(threads: number, run: (device: Device) => T): Promise<T> {
   const device = createDevice({ threads });
   try {
@@ -84,51 +63,52 @@ async function withDevice<T>(threads: number, run: (device: Device) => T): Promi
   }
 }
 
+/** The best speed of the loop over all measurements, and a word where the machine was busy. */
+function summarise(all: readonly Measured[]): number {
+  const disturbance = Math.max(...all.map((m) => m.disturbance));
+  if (disturbance > 0.25) {
+    say(
+      `the machine was busy: the multiply-add loop slowed by up to ${percent(disturbance)}; trust the shares, not the rates`,
+    );
+  }
+  return Math.max(...all.map((m) => m.peakGflops));
+}
+
 async function benchMatmul({ threads, runs }: BenchFlags): Promise<Benched> {
-  const peakGflops = await withDevice(1, (device) => measurePeak(device, runs));
-  const results: {
-    m: number;
-    k: number;
-    n: number;
-    layout: Layout;
-    threads: number;
-    gflops: number;
-    shareOfPeak: number;
-  }[] = [];
+  const results: Record<string, unknown>[] = [];
+  const rows: string[][] = [];
+  const all: Measured[] = [];
   let target = {};
   for (const count of threads ? [threads] : [...new Set([1, availableParallelism()])]) {
     await withDevice(count, (device) => {
       target = device.target;
       for (const layout of ['rows', 'columns'] as const) {
         for (const [m, k, n] of SHAPES) {
-          const gflops = timeMatmul(device, layout, m, k, n, runs);
-          results.push({
-            m,
-            k,
-            n,
-            layout,
-            threads: count,
-            gflops,
-            shareOfPeak: gflops / (peakGflops * count),
-          });
+          const { measured, gflops } = timeMatmul(device, layout, m, k, n, runs);
+          const { shareOfPeak } = measured;
+          all.push(measured);
+          results.push({ m, k, n, layout, threads: count, gflops, shareOfPeak });
+          rows.push([`${m} x ${k} x ${n}`, layout, `${count}`, gflops.toFixed(1), percent(shareOfPeak)]);
         }
       }
     });
   }
-  const rows = results.map((r) => [
-    `${r.m} x ${r.k} x ${r.n}`,
-    r.layout,
-    String(r.threads),
-    r.gflops.toFixed(1),
-    percent(r.shareOfPeak),
-  ]);
+  const peakGflops = summarise(all);
+  const header = ['m x k x n', 'A in', 'threads', 'GFLOP/s', 'of peak'];
   return {
     result: { target, peakGflops, results },
-    text: `${table([['m x k x n', 'A in', 'threads', 'GFLOP/s', 'of peak'], ...rows])}\npeak of one thread: ${peakGflops.toFixed(1)} GFLOP/s`,
+    text: `${table([header, ...rows])}\npeak of one thread: ${peakGflops.toFixed(1)} GFLOP/s`,
   };
 }
 
-function timeMatmul(device: Device, layout: Layout, m: number, k: number, n: number, runs: number): number {
+function timeMatmul(
+  device: Device,
+  layout: Layout,
+  m: number,
+  k: number,
+  n: number,
+  runs: number,
+): { measured: Measured; gflops: number } {
   const mark = device.mark();
   const a = device.temporary(layout === 'rows' ? [m, k] : [k, m]);
   const source = device.temporary([k, n]);
@@ -136,73 +116,64 @@ function timeMatmul(device: Device, layout: Layout, m: number, k: number, n: num
   device.fill(a, 0.5);
   device.fill(source, 0.25);
   const b = pack(device, source, k, n, false);
-  const once = () =>
-    matmul(device, { a, layout, b, c, m, lda: layout === 'rows' ? k : m, accumulate: false });
-  once();
-  const repeats = Math.max(1, Math.round(2e8 / (2 * m * k * n)));
-  const seconds = Array.from({ length: runs }, () => {
-    const began = performance.now();
-    for (let i = 0; i < repeats; i++) once();
-    return (performance.now() - began) / 1000 / repeats;
+  const lda = layout === 'rows' ? k : m;
+  const flops = 2 * m * k * n;
+  // Small products are repeated until a run takes some 20 ms.
+  const repeats = Math.ceil(5e8 / flops);
+  const measured = measure(device, runs, repeats * flops, () => {
+    for (let i = 0; i < repeats; i++) matmul(device, { a, layout, b, c, m, lda, accumulate: false });
   });
   device.rewind(mark);
-  return (2 * m * k * n) / median(seconds) / 1e9;
-}
-
-interface ModelResult {
-  readonly dModel: number;
-  readonly batch: number;
-  readonly threads: number;
-  readonly tokensPerSecond: number;
-  readonly shareOfPeak: number;
+  return { measured, gflops: (repeats * flops) / measured.seconds / 1e9 };
 }
 
 function benchTrain(o: BenchFlags): Promise<Benched> {
-  const { batch, sequence } = TRAIN;
-  return benchModels('train', o, (device, dModel, runs) => {
-    const seconds = median(timeTraining(device, dModel, batch, sequence, runs));
-    const rate = (batch * sequence) / seconds;
-    return [{ batch, rate, flops: rate * trainFlops(benchConfig(dModel, sequence), sequence) }];
+  const tokens = TRAIN.batch * TRAIN.sequence;
+  return benchModels('train', o, (device, dModel) => {
+    const flops = tokens * trainFlops(benchConfig(dModel, TRAIN.sequence), TRAIN.sequence);
+    const measured = withTraining(device, dModel, TRAIN, (step) => measure(device, o.runs, flops, step));
+    return [{ batch: TRAIN.batch, tokens, measured }];
   });
 }
 
 function benchDecode(o: BenchFlags): Promise<Benched> {
-  const { batches, tokens } = DECODE;
-  return benchModels('decode', o, (device, dModel, runs) =>
-    batches.map((batch) => {
-      const rate = (batch * tokens) / median(timeDecoding(device, dModel, batch, tokens, runs));
-      return { batch, rate, flops: rate * decodeFlops(benchConfig(dModel, tokens + 1)) };
+  return benchModels('decode', o, (device, dModel) =>
+    DECODE.batches.map((batch) => {
+      const tokens = batch * DECODE.tokens;
+      const flops = tokens * decodeFlops(benchConfig(dModel, DECODE.tokens + 1));
+      const shape = { batch, tokens: DECODE.tokens };
+      const measured = withDecoding(device, dModel, shape, (round) => measure(device, o.runs, flops, round));
+      return { batch, tokens, measured };
     }),
   );
 }
 
 async function benchModels(
   name: string,
-  { threads = availableParallelism(), runs }: BenchFlags,
-  measure: (device: Device, dModel: number, runs: number) => { batch: number; rate: number; flops: number }[],
+  { threads = availableParallelism() }: BenchFlags,
+  run: (device: Device, dModel: number) => { batch: number; tokens: number; measured: Measured }[],
 ): Promise<Benched> {
   return withDevice(threads, (device) => {
-    const peakGflops = measurePeak(device, runs);
-    const results = WIDTHS.flatMap((dModel) =>
-      measure(device, dModel, runs).map(
-        ({ batch, rate, flops }): ModelResult => ({
-          dModel,
-          batch,
-          threads,
-          tokensPerSecond: rate,
-          shareOfPeak: flops / 1e9 / (peakGflops * threads),
-        }),
-      ),
-    );
-    const rows = results.map((r) => [
-      `d ${r.dModel}`,
-      String(r.batch),
-      String(r.threads),
-      r.tokensPerSecond.toFixed(0),
-      percent(r.shareOfPeak),
-    ]);
+    const all: Measured[] = [];
+    const rows: string[][] = [];
+    const results: Record<string, unknown>[] = [];
+    for (const dModel of WIDTHS) {
+      for (const { batch, tokens, measured } of run(device, dModel)) {
+        const { seconds, shareOfPeak } = measured;
+        const tokensPerSecond = tokens / seconds;
+        all.push(measured);
+        results.push({ dModel, batch, threads, tokensPerSecond, shareOfPeak });
+        rows.push([
+          `d ${dModel}`,
+          `${batch}`,
+          `${threads}`,
+          tokensPerSecond.toFixed(0),
+          percent(shareOfPeak),
+        ]);
+      }
+    }
     return {
-      result: { target: device.target, peakGflops, results },
+      result: { target: device.target, peakGflops: summarise(all), results },
       text: table([[name, 'batch', 'threads', 'tokens/s', 'of peak'], ...rows]),
     };
   });

@@ -87,8 +87,8 @@ export function kebab(name: string): string {
 }
 
 function readNumber(word: string): number {
-  const value = word === 'Infinity' ? Number.POSITIVE_INFINITY : Number(word);
-  if (word.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('Give a number.');
+  const value = Number(word);
+  if (word.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('Give a number.');
   return value;
 }
 

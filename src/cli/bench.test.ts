@@ -1,0 +1,49 @@
+// The benchmarks: operations counted by hand, medians, and the fields that others rely on.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createDevice } from '../compute/device/device.js';
+import { measure, median } from './bench-measure.js';
+import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
+
+test('operations of a token, by hand', () => {
+  const d = 128;
+  const hidden = 352; // 8/3 x 128 = 341.3, up to a multiple of 32
+  const layer = 4 * d * d + 3 * d * hidden + 2 * d;
+  const working = 4 * layer + d + 64 * d; // final norm and head; the embedding is only looked up
+  const config = benchConfig(d, 128);
+  assert.equal(config.intermediateSize, hidden);
+  assert.equal(decodeFlops(config), 2 * working);
+  assert.equal(trainFlops(config, 128), 6 * working + 6 * 4 * d * 128);
+});
+
+test('medians', () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 2, 3]), 2.5);
+});
+
+test('work is measured beside the multiply-add loop', async () => {
+  const device = createDevice({ threads: 2 });
+  try {
+    let runs = 0;
+    const counted = (work: () => void) => () => {
+      runs++;
+      work();
+    };
+    const trained = withTraining(device, 16, { batch: 2, sequence: 8 }, (step) =>
+      measure(device, 3, 1e6, counted(step)),
+    );
+    assert.equal(runs, 5);
+    const decoded = withDecoding(device, 16, { batch: 3, tokens: 5 }, (round) =>
+      measure(device, 2, 1e6, counted(round)),
+    );
+    assert.equal(runs, 9);
+    for (const { seconds, shareOfPeak, peakGflops, disturbance } of [trained, decoded]) {
+      assert.ok(seconds > 0 && shareOfPeak > 0 && peakGflops > 0 && disturbance >= 0 && disturbance < 1);
+    }
+    const { parameters, gradients, optimizer, kvCache } = device.memory();
+    const left = [parameters, gradients, optimizer, kvCache].map((kind) => kind.current);
+    assert.deepEqual(left, [0, 0, 0, 0]);
+  } finally {
+    await device.close();
+  }
+});
