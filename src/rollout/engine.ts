@@ -4,9 +4,9 @@
 // blocks. Blocks for the longest completion are set aside at admission, so that a running sequence never waits.
 import { attend, planAttention, type Span, storeKeysValues } from '../compute/op/attention/attention.js';
 import { BLOCK } from '../compute/op/attention/layout.js';
-import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
 import { linear } from '../compute/op/linear/linear.js';
 import { type Sampled, sample } from '../compute/op/sample/sample.js';
+import { viewOf } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
 import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
@@ -185,11 +185,9 @@ export function createEngine(
         return attend(device, shape, q, cache.layers[layer], plan).out;
       });
       if (ready.length === 0) return null;
-      const wanted = device.upload(
-        ready.map((_, i) => i),
-        'i32',
-      );
-      const logits = linear(context, gatherRows(context, hidden, wanted), llama.head);
+      // The rows that need logits are the first ones.
+      const last = viewOf(hidden, [ready.length, config.hiddenSize]);
+      const logits = linear(context, last, llama.head);
       return sample(device, logits, ready.map(samplingOf));
     } finally {
       device.rewind(mark);

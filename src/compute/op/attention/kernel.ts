@@ -21,7 +21,13 @@ export const TILE_WORDS = 3;
 /** Numbers that describe a sequence to attentionBackwardKernel: first row, rows, first block. */
 export const SEQUENCE_WORDS = 3;
 
-const VECTORS = 2;
+/**
+ * Vectors of a tile beside its rows: few rows leave registers for more vectors, which share a row's broadcast. What an
+ * element is summed from, and in which order, does not depend on it.
+ */
+function tileVectors(rows: number): number {
+  return rows === 1 ? 4 : 2;
+}
 
 /** Accumulates rows x vectors products over k in [from, to): acc[r][v] += a(r, k) * column(k, v). */
 function product(
@@ -48,12 +54,11 @@ function accumulators(b: Builder, rows: number, vectors: number): Variable<'vec'
   );
 }
 
-/** Groups of at most VECTORS vectors that cover n elements; the last vector may need a lane count. */
-function groups(lanes: number, n: number): { start: number; vectors: number }[] {
+/** Groups of at most `most` vectors that cover n elements; the last vector may need a lane count. */
+function groups(lanes: number, n: number, most: number): { start: number; vectors: number }[] {
   const total = Math.ceil(n / lanes);
   const out: { start: number; vectors: number }[] = [];
-  for (let v = 0; v < total; v += VECTORS)
-    out.push({ start: v * lanes, vectors: Math.min(VECTORS, total - v) });
+  for (let v = 0; v < total; v += most) out.push({ start: v * lanes, vectors: Math.min(most, total - v) });
   return out;
 }
 
@@ -101,7 +106,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         const peak = index.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
         b.loop(0, blocks, 1, (block) => {
           const keysAt = b.mul(blockAt(block), headDim * BLOCK);
-          for (const { start, vectors } of groups(b.lanes, BLOCK)) {
+          for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
             const acc = accumulators(b, rows, vectors);
             product(
               b,
@@ -139,7 +144,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           return b.splat(b.div(1, total));
         });
 
-        for (const { start, vectors } of groups(b.lanes, headDim)) {
+        for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
           const acc = accumulators(b, rows, vectors);
           b.loop(0, blocks, 1, (block) => {
             const first = b.mul(block, BLOCK);
@@ -196,7 +201,6 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
     },
     (b, p) => {
       const kvWidth = kvHeads * headDim;
-      const spans = groups(b.lanes, headDim);
       b.items((item) => {
         const kvHead = b.rem(item, kvHeads);
         const at = b.mul(b.div(item, kvHeads), SEQUENCE_WORDS);
@@ -240,7 +244,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           b.loop(0, blocks, 1, (block) => {
             const blockAt = b.mul(b.add(b.mul(b.add(firstBlock, block), kvHeads), kvHead), headDim * BLOCK);
             const before = b.mul(block, BLOCK);
-            for (const { start, vectors } of groups(b.lanes, BLOCK)) {
+            for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
               const scores = accumulators(b, rows, vectors);
               const slopes = accumulators(b, rows, vectors);
               const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) =>
@@ -262,7 +266,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             }
           });
 
-          for (const { start, vectors } of spans) {
+          for (const { start, vectors } of groups(b.lanes, headDim, 2)) {
             const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
             const acc = accumulators(b, rows, vectors);
             product(
