@@ -13,7 +13,7 @@ const parity = defineTask({
   template: 'terse',
 });
 
-const folder = process.argv[2] ?? '.runs/parity';
+const folder = process.argv[2] ?? `.runs/parity-${Date.now()}`;
 const sizes = { dModel: 32, layers: 2, heads: 2, context: 32 };
 for await (const { step, steps, metrics } of sft({
   task: parity,
