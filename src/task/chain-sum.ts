@@ -4,9 +4,9 @@ import { refuse } from '../errors.js';
 import { thinkAnswer } from '../reward/answer.js';
 import { numberKey, numberScore } from '../reward/number.js';
 import { defineTask } from './define.js';
+import type { TaskKind } from './kind.js';
 import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
 import { randomFor } from './random.js';
-import type { TaskKind } from './registry.js';
 import type { Task } from './task.js';
 
 /** Signed whole numbers to add up; the first is not negative. */

@@ -1,5 +1,5 @@
 // Looks into the searches that models write for countdown: tries, right ones, repeats, and what chance would have hit.
-import type { CountdownProblem } from './countdown.js';
+import type { CountdownProblem } from './countdown-steps.js';
 import { distinctSteps, type Part, resultOf, type StepRules, stepsOf } from './countdown-steps.js';
 
 /** What a completion's working holds. */

@@ -2,6 +2,12 @@
 import { applyWhole } from './countdown-solver.js';
 import type { Operator } from './expression.js';
 
+/** Make `target` from `numbers`, each used exactly once. */
+export interface CountdownProblem {
+  readonly numbers: readonly number[];
+  readonly target: number;
+}
+
 /** What a step may do. */
 export interface StepRules {
   readonly operators: ReadonlySet<Operator>;

@@ -1,6 +1,6 @@
 // Worked traces for countdown: searches by novices and experts, with dead ends; what a base model learns to search from.
 import { thinkAnswer } from '../reward/answer.js';
-import type { CountdownProblem } from './countdown.js';
+import type { CountdownProblem } from './countdown-steps.js';
 import {
   distinctSteps,
   type Part,

@@ -4,6 +4,7 @@ import { refuse } from '../errors.js';
 import { answerScore, extractAnswer } from '../reward/answer.js';
 import { inspectSearch, randomSearchChance } from './countdown-search.js';
 import { MAX_SOLVED_NUMBERS, reachable } from './countdown-solver.js';
+import type { CountdownProblem } from './countdown-steps.js';
 import { searchTrace } from './countdown-trace.js';
 import { defineTask } from './define.js';
 import {
@@ -15,16 +16,10 @@ import {
   operatorsOf,
   parseExpression,
 } from './expression.js';
+import type { TaskKind } from './kind.js';
 import { readOptions, readProblem, templateFor, wordingOption } from './options.js';
 import { randomFor } from './random.js';
-import type { TaskKind } from './registry.js';
 import type { Task } from './task.js';
-
-/** Make `target` from `numbers`, each used exactly once. */
-export interface CountdownProblem {
-  readonly numbers: readonly number[];
-  readonly target: number;
-}
 
 // Sets of numbers whose targets are remembered: all 1,540 of three numbers up to 20, and a bounded amount of memory.
 const MAX_KNOWN = 5000;

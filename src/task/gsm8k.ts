@@ -7,8 +7,8 @@ import { RetortError, refuse } from '../errors.js';
 import { answerScore, extractAnswer, thinkAnswer } from '../reward/answer.js';
 import { lastBox, lastNumber } from '../reward/number.js';
 import { defineTask } from './define.js';
+import type { TaskKind } from './kind.js';
 import { readOptions, readProblem } from './options.js';
-import type { TaskKind } from './registry.js';
 import type { Task } from './task.js';
 
 export interface Gsm8kProblem {

@@ -3,9 +3,9 @@ import { z } from 'zod';
 import { thinkAnswer } from '../reward/answer.js';
 import { numberKey, numberScore } from '../reward/number.js';
 import { defineTask } from './define.js';
+import type { TaskKind } from './kind.js';
 import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
 import { type Random, randomFor } from './random.js';
-import type { TaskKind } from './registry.js';
 import type { Task } from './task.js';
 import { WORDS } from './words.js';
 

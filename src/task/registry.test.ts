@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { RetortError } from '../errors.js';
 import type { ChainSumProblem } from './chain-sum.js';
-import type { CountdownProblem } from './countdown.js';
+import type { CountdownProblem } from './countdown-steps.js';
 import type { Gsm8kProblem } from './gsm8k.js';
 import type { LetterCountProblem } from './letter-count.js';
 import type { MultiplyProblem } from './multiply.js';

@@ -3,20 +3,12 @@ import { RetortError } from '../errors.js';
 import { CHAIN_SUM } from './chain-sum.js';
 import { COUNTDOWN } from './countdown.js';
 import { GSM8K } from './gsm8k.js';
+import type { TaskKind } from './kind.js';
 import { LETTER_COUNT } from './letter-count.js';
 import { MULTIPLY } from './multiply.js';
 import { NUMBER_SORT } from './number-sort.js';
-import { describeOptions, nearest, type OptionHelp, type OptionSchema } from './options.js';
+import { describeOptions, nearest, type OptionHelp } from './options.js';
 import type { Task } from './task.js';
-
-/** A task before its options are known. */
-export interface TaskKind {
-  /** One line. */
-  readonly description: string;
-  readonly options: OptionSchema;
-  /** Checks the options and makes the task; throws RetortError (bad-input). */
-  make(options: Readonly<Record<string, unknown>>): Task;
-}
 
 const KINDS: Readonly<Record<string, TaskKind>> = {
   countdown: COUNTDOWN,
