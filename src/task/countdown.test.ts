@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RetortError } from '../errors.js';
-import { type CountdownProblem, countdown } from './countdown.js';
+import { countdown } from './countdown.js';
+import type { CountdownProblem } from './countdown-steps.js';
 import { evaluateExpression, numbersOf, parseExpression } from './expression.js';
 import type { Score } from './task.js';
 
