@@ -1,9 +1,11 @@
 // The verbs as users and programs call them: results on standard output, one JSON object last with --json.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { COUNTDOWN_BASE, lastJson, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
+import { COUNTDOWN_BASE, lastJson, MAIN, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
+import { whenThere } from './support/kills.js';
 
 type Interval = readonly [number, number];
 const inside = (value: number, [low, high]: Interval) => low <= value && value <= high;
@@ -74,6 +76,15 @@ test('score: the lines come back in order with rewards, a summary on standard er
     })),
   );
   assert.match(ran.stderr, /3 completions, 1 right \(33\.3%\), mean reward 0\./);
+  // From a pipe, which can be read once only; results that the lines hold already are replaced.
+  const input = ran.stdout.replaceAll('"correct"', '"failed":["answer"],"correct"');
+  writeFileSync(join(cwd, 'again.jsonl'), input);
+  const words = [...args.slice(0, 3), '--file', '/dev/stdin', ...args.slice(5)].join(' ');
+  const again = execFileSync('sh', ['-c', `cat again.jsonl | "${process.execPath}" "${MAIN}" ${words}`], {
+    cwd,
+    encoding: 'utf8',
+  });
+  assert.equal(again, ran.stdout);
 });
 
 test('generate: the same tokens as text and as JSON, whatever the threads', async () => {
@@ -185,21 +196,22 @@ test('grpo: the run folder and the summary', async (t) => {
 test('ctrl-c ends evaluations at once, with status 130', async (t) => {
   const cwd = temporaryFolder(t);
   const both = ['--model', COUNTDOWN_BASE, '--task', 'countdown'];
-  const evaluation = ['eval', ...both, '--problems', '3000'];
-  const training = ['grpo', ...both, '--steps', '2', '--eval-problems', '3000', '--out', 'run'];
-  for (const [args, says] of [
-    [evaluation, /generation was interrupted/],
-    [training, /stopped after step 0; go on with: retort resume run/],
-  ] as const) {
-    const ran = await retort(args, {
+  const evaluation = await retort(['eval', ...both, '--problems', '3000'], {
+    cwd,
+    onStart: (child) => child.stderr?.once('data', () => child.kill('SIGINT')),
+  });
+  assert.equal(evaluation.status, 130, evaluation.stderr);
+  assert.match(evaluation.stderr, /generation was interrupted/);
+  const training = await retort(
+    ['grpo', ...both, '--steps', '2', '--eval-problems', '3000', '--out', 'run'],
+    {
       cwd,
-      // Starting takes a part of this; three thousand problems take much longer.
-      onStart: (child) => setTimeout(() => child.kill('SIGINT'), 1500),
-    });
-    assert.equal(ran.status, 130, ran.stderr);
-    assert.match(ran.stderr, says);
-    assert.doesNotMatch(ran.stderr, /held-out accuracy/);
-  }
+      onStart: (child) => whenThere(join(cwd, 'run/config.json'), child).then(() => child.kill('SIGTERM')),
+    },
+  );
+  assert.equal(training.status, 130, training.stderr);
+  assert.match(training.stderr, /stopped after step 0; go on with: retort resume run/);
+  assert.doesNotMatch(training.stderr, /held-out accuracy/);
 });
 
 test('bench matmul: the fields that others rely on', async () => {
@@ -224,10 +236,9 @@ test('bench matmul: the fields that others rely on', async () => {
 });
 
 test('a reader that leaves is no error', async () => {
-  const main = join(ROOT, 'dist/src/cli/main.js');
   const script = `
     const { spawn } = require('node:child_process');
-    const child = spawn(process.execPath, [${JSON.stringify(main)}, 'task', 'countdown', '--sample', '20000'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [${JSON.stringify(MAIN)}, 'task', 'countdown', '--sample', '20000'], { stdio: ['ignore', 'pipe', 'inherit'] });
     child.stdout.once('data', () => child.stdout.destroy());
     child.on('exit', (code) => console.log('status', code));`;
   const { stdout, stderr } = await runNode(['-e', script]);

@@ -1,6 +1,6 @@
 // A run that is killed at random moments and resumed ends as one that was never interrupted, bit for bit.
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { lastJson, retort, temporaryFolder } from './support/cli.js';
@@ -82,6 +82,20 @@ test('ctrl-c: a checkpoint, how to resume, status 130, and the same weights in t
   const resumed = await retort(['resume', 'stopped'], { cwd });
   assert.equal(resumed.status, 0, resumed.stderr);
   assert.deepEqual(runEnd(join(cwd, 'stopped'), 8), runEnd(join(cwd, 'whole'), 8));
+  // On another target the last bits may differ, and the user is told.
+  const config = join(cwd, 'whole/config.json');
+  writeFileSync(
+    config,
+    readFileSync(config, 'utf8')
+      .replace('"fusedMulAdd": ', '"fusedMulAdd": !')
+      .replace('!true', 'false')
+      .replace('!false', 'true'),
+  );
+  rmSync(join(cwd, 'whole/summary.json'));
+  const elsewhere = await retort(['resume', 'whole'], { cwd });
+  assert.equal(elsewhere.status, 0, elsewhere.stderr);
+  assert.match(elsewhere.stderr, /may differ in the last bits/);
+  assert.doesNotMatch(resumed.stderr, /last bits/);
   const again = await retort(['resume', 'stopped'], { cwd });
   assert.equal(again.status, 0);
   assert.match(again.stderr, /the run stopped is complete/);

@@ -81,6 +81,8 @@ async function run(o: EvalFlags): Promise<void> {
     const policy = loadPolicy(o.model, device, { trainable: false });
     const template = getTemplate(o.template ?? task.template, policy.tokenizer);
     const { topK, topP, minP, split, problems, samples, seed } = o;
+    const { signal } = stopSignal;
+    say(`${task.name}: ${problems} ${split} problems, ${samples} sample${samples > 1 ? 's' : ''} each`);
     const e = await evaluate(policy, {
       task,
       template,
@@ -94,7 +96,7 @@ async function run(o: EvalFlags): Promise<void> {
       minP,
       maxTokens: o.maxTokens ?? policy.llama.config.maxPositionEmbeddings,
       seed,
-      signal: stopSignal.signal,
+      signal,
       onProgress: (p) => progress.update(p.finished, p.total, `${p.tokens} tokens`),
     });
     progress.end();

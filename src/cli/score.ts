@@ -56,24 +56,16 @@ async function score(o: ScoreFlags): Promise<void> {
       lines++;
       sum += reward;
       if (correct) right++;
-      const failures = failed.length > 0 ? { failed } : {};
-      process.stdout.write(
-        `${JSON.stringify({ ...batch[i].value, rewards: byName, reward, correct, ...failures })}\n`,
-      );
+      // A line of completions.jsonl has results already; they are replaced.
+      const results = { rewards: byName, reward, correct, failed: failed.length > 0 ? failed : undefined };
+      process.stdout.write(`${JSON.stringify({ ...batch[i].value, ...results })}\n`);
     });
   };
   try {
-    // Every line is read once before any is scored: a broken one is refused before anything is printed.
-    for (const entry of readJsonl(o.file, { code: 'bad-data', remedy: REMEDY }))
-      readItem(task, o.file, entry);
-    let batch: { value: object; item: ScoreItem }[] = [];
-    for (const entry of readJsonl(o.file, { code: 'bad-data', remedy: REMEDY })) {
-      batch.push(readItem(task, o.file, entry));
-      if (batch.length < BATCH) continue;
-      await flush(batch);
-      batch = [];
-    }
-    await flush(batch);
+    // All lines are read before any is scored: a broken one is refused before anything is printed.
+    const entries = [...readJsonl(o.file, { code: 'bad-data', remedy: REMEDY })];
+    const items = entries.map((entry) => readItem(task, o.file, entry));
+    for (let at = 0; at < items.length; at += BATCH) await flush(items.slice(at, at + BATCH));
   } finally {
     await scorer.close();
   }

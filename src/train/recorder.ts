@@ -111,6 +111,13 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
   let run: Run | null = null;
   if (o.resume !== null) {
     run = resumeRun(o.resume);
+    const { target } = runConfig(o.resume);
+    if (JSON.stringify(target) !== JSON.stringify(device.target)) {
+      warn(
+        `the run was begun on ${JSON.stringify(target)} and goes on on ${JSON.stringify(device.target)}: ` +
+          'its numbers may differ in the last bits from those of a run never interrupted',
+      );
+    }
   } else if (o.out !== null) {
     const config: RunConfig = {
       command,

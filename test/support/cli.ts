@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+/** The command's file. */
+export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 /** The checkout. */
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 /** The countdown model that ships. */
@@ -22,7 +23,6 @@ export interface SpawnOptions {
   readonly cwd?: string;
   /** Called once the process runs, to send it signals for instance. */
   readonly onStart?: (child: ChildProcess) => void;
-  readonly input?: string;
 }
 
 /** Runs `retort ARGS` to its end. */
@@ -30,7 +30,7 @@ export function retort(args: readonly string[], options: SpawnOptions = {}): Pro
   return runNode([MAIN, ...args], options);
 }
 
-export function runNode(args: readonly string[], { cwd, onStart, input }: SpawnOptions = {}): Promise<Ran> {
+export function runNode(args: readonly string[], { cwd, onStart }: SpawnOptions = {}): Promise<Ran> {
   return new Promise((resolve, reject) => {
     // No colours and no live line: standard error is a pipe.
     const child = spawn(process.execPath, args, { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
@@ -44,7 +44,7 @@ export function runNode(args: readonly string[], { cwd, onStart, input }: SpawnO
     });
     child.on('error', reject);
     child.on('close', (status) => resolve({ status, stdout, stderr }));
-    child.stdin.end(input ?? '');
+    child.stdin.end();
     onStart?.(child);
   });
 }

@@ -81,6 +81,7 @@ export async function killedAt(
   return kills;
 }
 
-async function whenThere(path: string, child: { exitCode: number | null }): Promise<void> {
+/** Waits until there is a file, or the process ended. */
+export async function whenThere(path: string, child: { exitCode: number | null }): Promise<void> {
   while (!existsSync(path) && child.exitCode === null) await new Promise((done) => setTimeout(done, 2));
 }
