@@ -154,7 +154,7 @@ for (const { name, device } of devices)
 
       const cache = createKvCache(llama, blocksFor(tiny.maxPositionEmbeddings));
       const [sequence] = sequences;
-      const table = Array.from({ length: blocksFor(sequence.length) }, () => cache.take());
+      const table = cache.take(blocksFor(sequence.length));
       sequence.forEach((id, position) => {
         const step = device.mark();
         const plan = planAttention(device, [{ firstRow: 0, rows: 1, position, table }]);

@@ -41,8 +41,9 @@ export function trainFlops(config: LlamaConfig, sequence: number): number {
   return 6 * working(config) + 6 * config.numHiddenLayers * config.hiddenSize * sequence;
 }
 
-export function decodeFlops(config: LlamaConfig): number {
-  return 2 * working(config);
+/** Operations of a decoded token, by the same count: a third of a trained one's. */
+export function decodeFlops(config: LlamaConfig, sequence: number): number {
+  return trainFlops(config, sequence) / 3;
 }
 
 /** Makes a model to train and gives `use` one training step: forward, backward, AdamW. */

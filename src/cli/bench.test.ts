@@ -12,7 +12,7 @@ test('operations of a token, by hand', () => {
   const working = 4 * layer + d + 64 * d; // final norm and head; the embedding is only looked up
   const config = benchConfig(d, 128);
   assert.equal(config.intermediateSize, hidden);
-  assert.equal(decodeFlops(config), 2 * working);
+  assert.equal(decodeFlops(config, 128), 2 * working + 2 * 4 * d * 128);
   assert.equal(trainFlops(config, 128), 6 * working + 6 * 4 * d * 128);
 });
 

@@ -140,7 +140,7 @@ function benchDecode(o: BenchFlags): Promise<Benched> {
   return benchModels('decode', o, (device, dModel) =>
     DECODE.batches.map((batch) => {
       const tokens = batch * DECODE.tokens;
-      const flops = tokens * decodeFlops(benchConfig(dModel, DECODE.tokens + 1));
+      const flops = tokens * decodeFlops(benchConfig(dModel, DECODE.tokens + 1), DECODE.tokens);
       const shape = { batch, tokens: DECODE.tokens };
       const measured = withDecoding(device, dModel, shape, (round) => measure(device, o.runs, flops, round));
       return { batch, tokens, measured };

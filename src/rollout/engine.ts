@@ -109,7 +109,7 @@ export function createEngine(
       if (!group.prefix) {
         if (fresh.length > 0 && rows + shared > prefillTokens) break;
         if (cache.free < prefixBlocks + ownBlocks) break;
-        group.prefix = Array.from({ length: prefixBlocks }, () => cache.take());
+        group.prefix = cache.take(prefixBlocks);
         rows += shared;
         if (shared > 0) fresh.push(group);
         else group.prefilled = true;
@@ -118,7 +118,7 @@ export function createEngine(
       running.push({
         group,
         sample: group.started,
-        own: Array.from({ length: ownBlocks }, () => cache.take()),
+        own: cache.take(ownBlocks),
         table: null,
         position: shared,
         next: r.promptIds[shared],

@@ -4,15 +4,18 @@ import type { Device } from '../compute/device/device.js';
 import type { KvBlocks } from '../compute/op/attention/attention.js';
 import { BLOCK, blockSizes, copyBlocksKernel } from '../compute/op/attention/layout.js';
 import type { Tensor } from '../compute/tensor.js';
-import { RetortError } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import type { Llama } from '../model/llama.js';
 
 export interface KvCache {
   readonly layers: readonly KvBlocks[];
   /** Blocks that nobody uses. */
   readonly free: number;
-  /** A block with one user. @throws RetortError out-of-memory where none is free; ask `free` first */
-  take(): number;
+  /**
+   * Blocks with one user each, ascending: a sequence's blocks are read in order, and memory is read fastest forwards.
+   * @throws RetortError out-of-memory where too few are free; ask `free` first
+   */
+  take(count: number): number[];
   /** One more user. */
   retain(block: number): void;
   /** One user fewer. */
@@ -44,11 +47,13 @@ export function createKvCache({ device, config, shape }: Llama, blocks: number):
     get free() {
       return spare.length;
     },
-    take() {
-      const block = spare.pop();
-      if (block === undefined) throw new RetortError('out-of-memory', 'the KV cache has no free block');
-      users[block] = 1;
-      return block;
+    take(count) {
+      if (count > spare.length) {
+        throw refuse('out-of-memory', 'KV blocks asked for', count, `${spare.length} are free`);
+      }
+      const taken = spare.splice(spare.length - count).sort((a, b) => a - b);
+      for (const block of taken) users[block] = 1;
+      return taken;
     },
     retain(block) {
       users[block]++;

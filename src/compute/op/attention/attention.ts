@@ -13,6 +13,9 @@ import {
   storeTransposedKernel,
 } from './layout.js';
 
+/** Scores that an item of attendKernel keeps at most: 128 KiB, so that they stay in a core's own cache. */
+const SCORES_NEAR = 2 ** 15;
+
 /** Blocks of keys (transposed) and values of one layer. */
 export interface KvBlocks {
   readonly keys: Tensor;
@@ -138,9 +141,6 @@ export function attend(
     throw refuse('bad-kernel', `queries for ${rows} rows`, q.shape, 'shapes must fit');
   const out = device.temporary([rows, heads * headDim]);
   const lse = device.temporary([rows, heads]);
-  const mark = device.mark();
-  const scratch = device.temporary([device.threads, TILE, plan.scratchStride]);
-  const scale = 1 / Math.sqrt(headDim);
   for (const [tileRows, tiles] of [
     [TILE, plan.wideTiles],
     [1, plan.narrowTiles],
@@ -148,10 +148,16 @@ export function attend(
     const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
       attendKernel(t, shape, tileRows),
     );
+    const count = tiles.shape[0];
+    const whole = count >= 4 * device.threads && heads * tileRows * plan.scratchStride <= SCORES_NEAR;
+    const span = whole ? heads : 1;
+    const mark = device.mark();
+    const scratch = device.temporary([device.threads, span, tileRows, plan.scratchStride]);
     const buffers = [q, keys, values, tiles, plan.tables, out, lse, scratch];
-    device.launch(kernel, tiles.shape[0] * heads, buffers, [plan.scratchStride, scale], 4);
+    const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
+    device.launch(kernel, (count * heads) / span, buffers, scalars, Math.ceil(4 / span));
+    device.rewind(mark);
   }
-  device.rewind(mark);
   return { out, lse };
 }
 

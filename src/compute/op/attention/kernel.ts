@@ -67,7 +67,12 @@ function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
 }
 
-/** out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator. */
+/**
+ * out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator.
+ *
+ * An item is one tile and `span` neighbouring heads. A block is read for all of an item's heads before the next block,
+ * because it holds them side by side: a long cache is then read in long stretches, at twice the speed.
+ */
 export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number): Kernel {
   const { heads, kvHeads, headDim } = shape;
   const stride = valueStride(target, headDim);
@@ -83,89 +88,123 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
       out: 'f32*',
       lse: 'f32*',
       scratch: 'f32*',
-      /** Scratch elements for a row: at least the keys, rounded up to whole blocks. */
+      /** Scratch elements for a row and head: at least the keys, rounded up to whole blocks. */
       scratchStride: 'i32',
+      /** Heads of an item; divides heads. */
+      span: 'i32',
       scale: 'f32',
     },
     (b, p) => {
       b.items((item) => {
-        const head = b.rem(item, heads);
-        const tileAt = b.mul(b.div(item, heads), TILE_WORDS);
-        const kvHead = b.div(head, heads / kvHeads);
+        const firstHead = b.rem(b.mul(item, p.span), heads);
+        const tileAt = b.mul(b.div(b.mul(item, p.span), heads), TILE_WORDS);
         const firstRow = b.loadInt(p.tiles, tileAt);
         const table = b.loadInt(p.tiles, tileAt, 1);
         const position = b.loadInt(p.tiles, tileAt, 2);
         const keys = b.add(position, rows);
         const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
-        const index = Array.from({ length: rows }, (_, r) => b.add(b.mul(b.add(firstRow, r), heads), head));
-        const rowAt = index.map((i) => b.mul(i, headDim));
-        const scoreAt = index.map((_, r) => b.mul(b.add(b.mul(b.part, rows), r), p.scratchStride));
-        const blockAt = (i: I32) => b.add(b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads), kvHead);
+        const blockAt = (i: I32) => b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads);
         const scale = b.splat(p.scale);
+        /** What each of the item's heads has: its key/value head, its place in lse, q and out, and its scores. */
+        const eachHead = (
+          body: (kvHead: I32, at: readonly I32[], rowAt: readonly I32[], scoreAt: readonly I32[]) => void,
+        ) =>
+          b.loop(0, p.span, 1, (h) => {
+            const head = b.add(firstHead, h);
+            const all = Array.from({ length: rows }, (_, r) => r);
+            const at = all.map((r) => b.add(b.mul(b.add(firstRow, r), heads), head));
+            const scores = b.mul(b.add(b.mul(b.part, p.span), h), rows);
+            body(
+              b.div(head, heads / kvHeads),
+              at,
+              at.map((i) => b.mul(i, headDim)),
+              all.map((r) => b.mul(b.add(scores, r), p.scratchStride)),
+            );
+          });
 
-        const peak = index.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
         b.loop(0, blocks, 1, (block) => {
           const keysAt = b.mul(blockAt(block), headDim * BLOCK);
-          for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
-            const acc = accumulators(b, rows, vectors);
-            product(
-              b,
-              acc,
-              0,
-              headDim,
-              (r, d) => b.load(p.q, b.add(rowAt[r], d)),
-              (v, d) => b.loadVec(p.keys, b.add(keysAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes),
-            );
-            const first = b.mul(block, BLOCK);
-            for (let v = 0; v < vectors; v++) {
-              const lane = start + v * b.lanes;
-              const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
-              for (let r = 0; r < rows; r++) {
-                const seen = b.lt(key, b.splatInt(b.add(position, r + 1)));
-                const score = b.select(seen, b.mul(acc[r][v].get(), scale), Number.NEGATIVE_INFINITY);
-                b.store(p.scratch, b.add(scoreAt[r], first), score, undefined, lane);
-                peak[r].set(b.max(peak[r].get(), score));
+          const first = b.mul(block, BLOCK);
+          eachHead((kvHead, _, rowAt, scoreAt) => {
+            const headAt = b.add(keysAt, b.mul(kvHead, headDim * BLOCK));
+            for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
+              const acc = accumulators(b, rows, vectors);
+              product(
+                b,
+                acc,
+                0,
+                headDim,
+                (r, d) => b.load(p.q, b.add(rowAt[r], d)),
+                (v, d) => b.loadVec(p.keys, b.add(headAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes),
+              );
+              for (let v = 0; v < vectors; v++) {
+                const lane = start + v * b.lanes;
+                const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
+                for (let r = 0; r < rows; r++) {
+                  const seen = b.lt(key, b.splatInt(b.add(position, r + 1)));
+                  const score = b.select(seen, b.mul(acc[r][v].get(), scale), Number.NEGATIVE_INFINITY);
+                  b.store(p.scratch, b.add(scoreAt[r], first), score, undefined, lane);
+                }
               }
             }
-          }
+          });
         });
 
-        const inverse = index.map((at, r) => {
-          const highest = b.hmax(peak[r].get());
-          const wide = b.splat(highest);
-          const sum = b.variable<'vec'>(b.zero());
-          b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
-            const e = exp(b, b.sub(b.loadVec(p.scratch, b.add(scoreAt[r], i)), wide));
-            b.store(p.scratch, b.add(scoreAt[r], i), e);
-            sum.set(b.add(sum.get(), e));
-          });
-          const total = b.hsum(sum.get());
-          b.store(p.lse, at, b.add(highest, log(b, total)));
-          return b.splat(b.div(1, total));
-        });
-
-        for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
-          const acc = accumulators(b, rows, vectors);
-          b.loop(0, blocks, 1, (block) => {
-            const first = b.mul(block, BLOCK);
-            const valuesAt = b.mul(blockAt(block), stride * BLOCK);
-            product(
-              b,
-              acc,
-              0,
-              b.min(BLOCK, b.sub(keys, first)),
-              (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
-              (v, j) =>
-                b.loadVec(p.values, b.add(valuesAt, b.mul(j, stride)), undefined, start + v * b.lanes),
-            );
-          });
+        eachHead((_, at, rowAt, scoreAt) => {
           for (let r = 0; r < rows; r++) {
-            for (let v = 0; v < vectors; v++) {
-              const lane = start + v * b.lanes;
-              b.store(p.out, rowAt[r], b.mul(acc[r][v].get(), inverse[r]), tailCount(b, headDim, lane), lane);
-            }
+            const eachScore = (body: (score: Vec, i: I32) => void) =>
+              b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
+                const scoreOf = b.add(scoreAt[r], i);
+                body(b.loadVec(p.scratch, scoreOf), scoreOf);
+              });
+            const peak = b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY));
+            eachScore((score) => peak.set(b.max(peak.get(), score)));
+            const highest = b.hmax(peak.get());
+            const wide = b.splat(highest);
+            const sum = b.variable<'vec'>(b.zero());
+            eachScore((score, i) => {
+              const e = exp(b, b.sub(score, wide));
+              b.store(p.scratch, i, e);
+              sum.set(b.add(sum.get(), e));
+            });
+            const total = b.hsum(sum.get());
+            b.store(p.lse, at[r], b.add(highest, log(b, total)));
+            const inverse = b.splat(b.div(1, total));
+            eachScore((e, i) => b.store(p.scratch, i, b.mul(e, inverse)));
+            for (let lane = 0; lane < headDim; lane += b.lanes)
+              b.store(p.out, rowAt[r], b.zero(), tailCount(b, headDim, lane), lane);
           }
-        }
+        });
+
+        b.loop(0, blocks, 1, (block) => {
+          const first = b.mul(block, BLOCK);
+          const valuesAt = b.mul(blockAt(block), stride * BLOCK);
+          const count = b.min(BLOCK, b.sub(keys, first));
+          eachHead((kvHead, _, rowAt, scoreAt) => {
+            const headAt = b.add(valuesAt, b.mul(kvHead, stride * BLOCK));
+            for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
+              const laneOf = (v: number) => start + v * b.lanes;
+              const acc = rowAt.map((at) =>
+                Array.from({ length: vectors }, (_, v) =>
+                  b.variable<'vec'>(b.loadVec(p.out, at, tailCount(b, headDim, laneOf(v)), laneOf(v))),
+                ),
+              );
+              product(
+                b,
+                acc,
+                0,
+                count,
+                (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
+                (v, j) => b.loadVec(p.values, b.add(headAt, b.mul(j, stride)), undefined, laneOf(v)),
+              );
+              acc.forEach((row, r) => {
+                row.forEach((sum, v) => {
+                  b.store(p.out, rowAt[r], sum.get(), tailCount(b, headDim, laneOf(v)), laneOf(v));
+                });
+              });
+            }
+          });
+        });
       });
     },
   );

@@ -30,7 +30,7 @@ export type Layout = 'rows' | 'columns';
 
 /**
  * C[m, n] = A B, or C += A B. An item is a block of rows times a block of panels: item = rowBlock * panelBlocks +
- * panelBlock.
+ * panelBlock. Rows by whole tiles and panels are shared out evenly among their blocks.
  */
 export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
   return buildKernel(
@@ -46,20 +46,23 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
       lda: 'i32',
       ldc: 'i32',
       accumulate: 'i32',
-      rowsPerItem: 'i32',
-      panelsPerItem: 'i32',
+      rowBlocks: 'i32',
       panelBlocks: 'i32',
     },
     (b, p) => {
       const width = panelWidth(target);
       const rows = tileRows(target);
       const panels = b.div(b.add(p.n, width - 1), width);
+      const tiles = b.div(b.add(p.m, rows - 1), rows);
       b.items((item) => {
         const rowBlock = b.div(item, p.panelBlocks);
-        const firstRow = b.mul(rowBlock, p.rowsPerItem);
-        const lastRow = b.min(p.m, b.add(firstRow, p.rowsPerItem));
-        const firstPanel = b.mul(b.rem(item, p.panelBlocks), p.panelsPerItem);
-        const lastPanel = b.min(panels, b.add(firstPanel, p.panelsPerItem));
+        const panelBlock = b.rem(item, p.panelBlocks);
+        const rowOf = (block: I32) => b.mul(b.div(b.mul(tiles, block), p.rowBlocks), rows);
+        const panelOf = (block: I32) => b.div(b.mul(panels, block), p.panelBlocks);
+        const firstRow = rowOf(rowBlock);
+        const lastRow = b.min(p.m, rowOf(b.add(rowBlock, 1)));
+        const firstPanel = panelOf(panelBlock);
+        const lastPanel = panelOf(b.add(panelBlock, 1));
         b.loop(0, p.k, K_BLOCK, (k0) => {
           const k1 = b.min(p.k, b.add(k0, K_BLOCK));
           const fresh = b.and(b.eq(k0, 0), b.eq(p.accumulate, 0));

@@ -3,16 +3,9 @@ import { refuse } from '../../../errors.js';
 import type { Context, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
-import {
-  type Layout,
-  matmulKernel,
-  packKernel,
-  packTransposedKernel,
-  panelWidth,
-  tileRows,
-} from './kernel.js';
+import { type Layout, matmulKernel, packKernel, packTransposedKernel, panelWidth } from './kernel.js';
 
-/** Rows of A that one item of work covers: with K_BLOCK columns they stay in the second-level cache. */
+/** Rows of A that one item of work covers, about: with K_BLOCK columns they stay in the second-level cache. */
 const ROWS_PER_ITEM = 96;
 /** Items wanted at least, so that a fixed partition is even. */
 const ITEMS = 16;
@@ -52,17 +45,15 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: 
   const target = device.target;
   const width = panelWidth(target);
   const panels = Math.ceil(n / width);
-  const rowsPerItem = Math.max(tileRows(target), ROWS_PER_ITEM - (ROWS_PER_ITEM % tileRows(target)));
-  const rowBlocks = Math.ceil(m / rowsPerItem);
-  const panelsPerItem = Math.ceil(panels / Math.min(panels, Math.ceil(ITEMS / rowBlocks)));
-  const panelBlocks = Math.ceil(panels / panelsPerItem);
-  const flops = 2 * Math.min(m, rowsPerItem) * panelsPerItem * width * k;
+  const rowBlocks = Math.ceil(m / ROWS_PER_ITEM);
+  const panelBlocks = Math.min(panels, Math.ceil(ITEMS / rowBlocks));
+  const items = rowBlocks * panelBlocks;
   device.launch(
     device.kernel(`matmul-${layout}`, (t) => matmulKernel(t, layout)),
-    rowBlocks * panelBlocks,
+    items,
     [a, b.tensor, c],
-    [m, n, k, lda, n, accumulate ? 1 : 0, rowsPerItem, panelsPerItem, panelBlocks],
-    Math.ceil(SERIAL_FLOPS / flops),
+    [m, n, k, lda, n, accumulate ? 1 : 0, rowBlocks, panelBlocks],
+    Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
   );
 }
 
