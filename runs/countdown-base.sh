@@ -2,6 +2,7 @@
 # Makes models/countdown-base from nothing: SFT on synthetic, imperfect searches by novices and experts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rm -rf .runs/countdown-base models/countdown-base
+rm -rf .runs/countdown-base .runs/countdown-model
 node dist/src/cli/main.js sft --task countdown --steps 3000 --warmup-steps 100 --batch-tokens 1536 \
-  --learning-rate 2e-3 --seed 0 --out .runs/countdown-base --save models/countdown-base "$@"
+  --learning-rate 2e-3 --seed 0 --out .runs/countdown-base --save .runs/countdown-model "$@"
+cp .runs/countdown-model/* models/countdown-base/
