@@ -1,0 +1,244 @@
+// Bytes of x86-64 instructions: REX and VEX prefixes, memory operands, labels and a pool of constants.
+// Source of the formats: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2.
+
+/** A register's number, 0 to 15. Which file it is in (general or vector) follows from the instruction. */
+export type Register = number;
+
+/** base + index * scale + displacement, or a constant of the pool. */
+export type Memory =
+  | {
+      readonly base: Register;
+      readonly index?: Register;
+      readonly scale?: 1 | 2 | 4 | 8;
+      readonly displacement: number;
+    }
+  | { readonly constant: number };
+
+/** A register's number, or a place in memory. */
+export type Operand = Register | Memory;
+
+/** A place in the code that jumps name before or after it is known. */
+export interface Label {
+  at: number;
+  readonly from: number[];
+}
+
+/** Mandatory prefix and opcode map of an instruction, as VEX.pp and VEX.mmmmm count them. */
+export type Prefix = 0 | 0x66 | 0xf3 | 0xf2;
+export type OpcodeMap = 1 | 2 | 3;
+
+const PREFIXES: readonly Prefix[] = [0, 0x66, 0xf3, 0xf2];
+export const RSP = 4;
+export const RBP = 5;
+
+/** Condition codes, the low four bits of jcc, setcc and cmovcc. */
+export const CONDITION = {
+  below: 2,
+  aboveOrEqual: 3,
+  equal: 4,
+  notEqual: 5,
+  belowOrEqual: 6,
+  above: 7,
+  parity: 10,
+  noParity: 11,
+  less: 12,
+  greaterOrEqual: 13,
+  lessOrEqual: 14,
+  greater: 15,
+} as const;
+export type Condition = (typeof CONDITION)[keyof typeof CONDITION];
+
+export interface VexForm {
+  readonly prefix: Prefix;
+  readonly map: OpcodeMap;
+  readonly opcode: number;
+  /** 256 bits wide instead of 128. */
+  readonly wide: boolean;
+}
+
+/** Appends instructions to a buffer of bytes. */
+export class Assembler {
+  readonly #bytes: number[] = [];
+  /** Where a 32-bit distance to a constant stands, and from where it counts. */
+  readonly #constantUses: { at: number; next: number; constant: number }[] = [];
+  readonly #constants: Uint8Array[] = [];
+  readonly #constantNumbers = new Map<string, number>();
+
+  get size(): number {
+    return this.#bytes.length;
+  }
+
+  /** The number of a constant of 32 bytes in the pool. */
+  constant(bytes: Uint8Array): number {
+    const key = bytes.join();
+    const known = this.#constantNumbers.get(key);
+    if (known !== undefined) return known;
+    this.#constantNumbers.set(key, this.#constants.length);
+    this.#constants.push(bytes);
+    return this.#constants.length - 1;
+  }
+
+  bytes(...values: readonly number[]): void {
+    this.#bytes.push(...values);
+  }
+
+  int32(value: number): void {
+    this.bytes(value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255);
+  }
+
+  // --- labels -------------------------------------------------------------------------------------------------
+
+  label(): Label {
+    return { at: -1, from: [] };
+  }
+
+  place(label: Label): void {
+    label.at = this.size;
+    for (const from of label.from) this.#patch(from, label.at - (from + 4));
+  }
+
+  jump(label: Label, condition?: Condition): void {
+    if (condition === undefined) this.bytes(0xe9);
+    else this.bytes(0x0f, 0x80 | condition);
+    if (label.at < 0) {
+      label.from.push(this.size);
+      this.int32(0);
+    } else this.int32(label.at - (this.size + 4));
+  }
+
+  /** Fills with no-operations up to a multiple of `boundary`, so that a loop's head lies in as few lines as it can. */
+  align(boundary: number): void {
+    const nops = [
+      [0x90],
+      [0x66, 0x90],
+      [0x0f, 0x1f, 0x00],
+      [0x0f, 0x1f, 0x40, 0x00],
+      [0x0f, 0x1f, 0x44, 0x00, 0x00],
+      [0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+      [0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+      [0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
+    ];
+    let missing = (boundary - (this.size % boundary)) % boundary;
+    while (missing > 0) {
+      const n = Math.min(missing, nops.length);
+      this.bytes(...nops[n - 1]);
+      missing -= n;
+    }
+  }
+
+  push(register: Register): void {
+    if (register > 7) this.bytes(0x41);
+    this.bytes(0x50 | (register & 7));
+  }
+
+  pop(register: Register): void {
+    if (register > 7) this.bytes(0x41);
+    this.bytes(0x58 | (register & 7));
+  }
+
+  /** mov r32, imm32: the upper half becomes 0. */
+  loadImmediate(register: Register, value: number): void {
+    if (register > 7) this.bytes(0x41);
+    this.bytes(0xb8 | (register & 7));
+    this.int32(value);
+  }
+
+  /** vzeroupper: code without AVX that follows would otherwise be slow. */
+  zeroUpper(): void {
+    this.bytes(0xc5, 0xf8, 0x77);
+  }
+
+  ret(): void {
+    this.bytes(0xc3);
+  }
+
+  // --- instructions -------------------------------------------------------------------------------------------
+
+  /** An instruction of the general registers: REX prefix where needed, opcode bytes, operands, immediate bytes. */
+  general(
+    opcode: readonly number[],
+    reg: Register,
+    rm: Operand,
+    { wide = false, immediate = [] }: GeneralOptions = {},
+  ): void {
+    const [r, x, b] = highBits(reg, rm);
+    const rex = 0x40 | (wide ? 8 : 0) | (r << 2) | (x << 1) | b;
+    if (rex !== 0x40) this.bytes(rex);
+    this.bytes(...opcode);
+    this.#operands(reg, rm, immediate.length);
+    this.bytes(...immediate);
+  }
+
+  /** A VEX instruction. `second` is VEX.vvvv; leave it out where the instruction has none. */
+  vex(form: VexForm, reg: Register, second: Register | undefined, rm: Operand, immediate?: number): void {
+    const [r, x, b] = highBits(reg, rm);
+    const tail = ((~(second ?? 0) & 15) << 3) | (form.wide ? 4 : 0) | PREFIXES.indexOf(form.prefix);
+    if (x === 0 && b === 0 && form.map === 1) this.bytes(0xc5, ((1 - r) << 7) | tail);
+    else this.bytes(0xc4, ((1 - r) << 7) | ((1 - x) << 6) | ((1 - b) << 5) | form.map, tail);
+    this.bytes(form.opcode);
+    this.#operands(reg, rm, immediate === undefined ? 0 : 1);
+    if (immediate !== undefined) this.bytes(immediate & 255);
+  }
+
+  /** The code, then the constants, each on a boundary of 32 bytes. */
+  finish(): Uint8Array<ArrayBuffer> {
+    const start = Math.ceil(this.size / 32) * 32;
+    for (const { at, next, constant } of this.#constantUses) this.#patch(at, start + 32 * constant - next);
+    const out = new Uint8Array(start + 32 * this.#constants.length);
+    // Between code and constants: int3, which no run reaches.
+    out.fill(0xcc);
+    out.set(this.#bytes);
+    this.#constants.forEach((bytes, i) => {
+      out.set(bytes, start + 32 * i);
+    });
+    return out;
+  }
+
+  #patch(at: number, value: number): void {
+    for (let i = 0; i < 4; i++) this.#bytes[at + i] = (value >> (8 * i)) & 255;
+  }
+
+  /** ModRM, SIB and displacement. `after`: bytes of the instruction that follow them. */
+  #operands(reg: Register, rm: Operand, after: number): void {
+    const field = (reg & 7) << 3;
+    if (typeof rm === 'number') {
+      this.bytes(0xc0 | field | (rm & 7));
+      return;
+    }
+    if ('constant' in rm) {
+      this.bytes(field | 5);
+      const at = this.size;
+      this.int32(0);
+      this.#constantUses.push({ at, next: at + 4 + after, constant: rm.constant });
+      return;
+    }
+    const { base, index, scale = 1, displacement } = rm;
+    // A base of rbp or r13 without displacement would mean another thing.
+    const short = displacement >= -128 && displacement < 128;
+    const mode = displacement === 0 && (base & 7) !== RBP ? 0 : short ? 1 : 2;
+    if (index === undefined && (base & 7) !== RSP) this.bytes((mode << 6) | field | (base & 7));
+    else {
+      if (index === RSP) throw new Error('rsp cannot be an index');
+      const factor = { 1: 0, 2: 1, 4: 2, 8: 3 }[scale];
+      this.bytes((mode << 6) | field | 4, (factor << 6) | (((index ?? RSP) & 7) << 3) | (base & 7));
+    }
+    if (mode === 1) this.bytes(displacement & 255);
+    if (mode === 2) this.int32(displacement);
+  }
+}
+
+interface GeneralOptions {
+  /** 64 bits instead of 32. */
+  readonly wide?: boolean;
+  readonly immediate?: readonly number[];
+}
+
+function highBits(reg: Register, rm: Operand): [number, number, number] {
+  if (typeof rm === 'number') return [reg >> 3, 0, rm >> 3];
+  if ('constant' in rm) return [reg >> 3, 0, 0];
+  return [reg >> 3, (rm.index ?? 0) >> 3, rm.base >> 3];
+}
+
+export function int32Bytes(value: number): number[] {
+  return [value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255];
+}

@@ -1,0 +1,71 @@
+// Machine code in memory, through koffi: pages are filled while writable, then made executable, never both at once.
+import { createRequire } from 'node:module';
+import { RetortError } from '../../../errors.js';
+
+/** Calls a compiled kernel with the address of its argument block. */
+export type NativeCall = (argumentBlock: number) => void;
+
+export interface Native {
+  /** Maps machine code and gives its address, valid in every thread of the process. It stays to the process's end. */
+  map(code: Uint8Array): number;
+  /** The function at an address that `map` gave. */
+  callable(address: number): NativeCall;
+  /** The address of memory that does not move: that of a SharedArrayBuffer or a shared WebAssembly.Memory. */
+  addressOf(memory: SharedArrayBuffer): number;
+}
+
+type Koffi = typeof import('koffi');
+
+const READ = 1;
+const WRITE = 2;
+const EXECUTE = 4;
+const PRIVATE_ANONYMOUS = 0x22;
+const PAGE = 4096;
+
+let loaded: Native | string | undefined;
+
+/** Machine code on this machine, or why there is none. */
+export function native(): Native | string {
+  loaded ??= open();
+  return loaded;
+}
+
+function open(): Native | string {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `machine code is made for Linux on x86-64, not ${process.platform} on ${process.arch}`;
+  let koffi: Koffi;
+  try {
+    koffi = createRequire(import.meta.url)('koffi') as Koffi;
+  } catch (error) {
+    return `koffi, which calls machine code, does not load: ${(error as Error).message.split('\n')[0]}`;
+  }
+  const libc = koffi.load('libc.so.6');
+  const mmap = libc.func(
+    'void *mmap(void *address, size_t length, int prot, int flags, int fd, int64_t offset)',
+  );
+  const mprotect = libc.func('int mprotect(void *address, size_t length, int prot)');
+  const kernel = koffi.proto('void retort_kernel(uint64_t arguments)');
+  const map = (code: Uint8Array): number => {
+    const length = Math.ceil(code.length / PAGE) * PAGE;
+    const at = mmap(null, length, READ | WRITE, PRIVATE_ANONYMOUS, -1, 0);
+    const address = Number(koffi.address(at));
+    if (address % PAGE !== 0 || address === 0)
+      throw new RetortError('out-of-memory', `no memory for ${length} bytes of machine code`);
+    new Uint8Array(koffi.view(at, code.length)).set(code);
+    if (mprotect(at, length, READ | EXECUTE) !== 0)
+      throw new RetortError('bad-kernel', 'this system refuses executable memory');
+    return address;
+  };
+  const callable = (address: number) => koffi.decode(BigInt(address), kernel) as unknown as NativeCall;
+  try {
+    // lea eax, [rdi + rdi]; ret: whether code can be run at all.
+    callable(map(Uint8Array.of(0x8d, 0x04, 0x3f, 0xc3)))(1);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return {
+    map,
+    callable,
+    addressOf: (memory) => Number(koffi.address(new Uint8Array(memory, 0, 1))),
+  };
+}
