@@ -18,11 +18,12 @@ import { philox } from '../src/random.js';
 import { blocksFor, createKvCache } from '../src/rollout/kv-cache.js';
 import { createOptimizer } from '../src/train/optimizer.js';
 import { nextTokenLoss } from './golden-engine.js';
-import { testDevices } from './support/op.js';
+import { type TestDevice, testDevices } from './support/op.js';
 
 const devices = testDevices();
-const threaded = devices.filter(({ name }) => name.startsWith('wasm'));
-const alike = devices.filter(({ agree }) => agree === 'a');
+const threaded = devices.filter(({ name }) => name.includes('threads'));
+const targets = [...new Set(threaded.map(({ agree }) => agree))];
+const groups = (of: readonly TestDevice[]) => targets.map((t) => of.filter(({ agree }) => agree === t));
 after(() => Promise.all(devices.map(({ device }) => device.close())));
 
 const tiny: LlamaConfig = {
@@ -86,10 +87,10 @@ function train(device: Device, config: LlamaConfig, sequences: readonly (readonl
 }
 
 for (const [name, config, count, on] of [
-  ['tiny model, interpreter too', tiny, 4, alike],
-  ['small model', small, 24, threaded],
-] as const)
-  test(`${name}: gradients and three AdamW steps do not depend on the threads`, () => {
+  ...groups(devices).map((on) => ['tiny model, interpreter too', tiny, 4, on] as const),
+  ...groups(threaded).map((on) => ['small model', small, 24, on] as const),
+])
+  test(`${name}, ${on[0].agree}: gradients and three AdamW steps do not depend on the threads`, () => {
     const sequences = makeSequences(config, count);
     const first = train(on[0].device, config, sequences);
     const losses = first.steps.map(({ loss }) => loss);

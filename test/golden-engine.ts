@@ -3,6 +3,7 @@ import type { Context } from '../src/compute/autograd.js';
 import { Tape } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { tokenLogprob } from '../src/compute/op/token-logprob/token-logprob.js';
+import { whyNotX64 } from '../src/compute/target/x64/detect.js';
 import type { LlamaConfig } from '../src/model/config.js';
 import { createLlama, type Llama, packedLogits, packSequences, readWeights } from '../src/model/llama.js';
 import type { Optimizer } from '../src/train/optimizer.js';
@@ -20,6 +21,7 @@ import {
 export const targets: readonly { readonly name: string; readonly open: () => Device }[] = [
   { name: 'wasm', open: () => createDevice({ target: 'wasm', threads: 1 }) },
   { name: 'wasm, 2 threads', open: () => createDevice({ target: 'wasm', threads: 2 }) },
+  ...(whyNotX64() ? [] : [{ name: 'x64', open: () => createDevice({ target: 'x64', threads: 2 }) }]),
   {
     name: 'interpreter, 16 lanes, mulAdd not fused',
     open: () =>

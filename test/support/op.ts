@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { type Context, type Parameter, Tape } from '../../src/compute/autograd.js';
 import { createDevice, type Device, type DeviceOptions } from '../../src/compute/device/device.js';
+import { whyNotX64 } from '../../src/compute/target/x64/detect.js';
 import type { Tensor } from '../../src/compute/tensor.js';
 import { philox } from '../../src/random.js';
 import { guardMemory } from './guarded-memory.js';
@@ -67,9 +68,12 @@ function open(name: string, agree: string, options: DeviceOptions): TestDevice {
   return { name, agree, device: guardMemory(createDevice(options)) };
 }
 
-/** WebAssembly on one, two and four threads: all must give the same bits. */
+/** Each target that runs here on one, two and four threads: those of a target must give the same bits. */
 export function threadedDevices(): TestDevice[] {
-  return [1, 2, 4].map((threads) => open(`wasm, ${threads} threads`, 'a', { target: 'wasm', threads }));
+  const targets = whyNotX64() ? (['wasm'] as const) : (['wasm', 'x64'] as const);
+  return targets.flatMap((target) =>
+    [1, 2, 4].map((threads) => open(`${target}, ${threads} threads`, target, { target, threads })),
+  );
 }
 
 /** The devices that every operation runs on. */
@@ -83,7 +87,8 @@ export function testDevices(): TestDevice[] {
   const { fusedMulAdd } = threaded[0].device.target;
   return [
     ...threaded,
-    open('interpreter as wasm', 'a', interpreter(4, fusedMulAdd)),
+    open('interpreter as wasm', 'wasm', interpreter(4, fusedMulAdd)),
+    open('interpreter as x64', 'x64', interpreter(8, true)),
     open('interpreter, 8 lanes, not fused', 'b', interpreter(8, false)),
     open('interpreter, 16 lanes', 'c', interpreter(16, true)),
   ];

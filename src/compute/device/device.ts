@@ -6,6 +6,8 @@ import type { ElementType, Kernel, TargetInfo } from '../kernel/ir.js';
 import { verifyKernel } from '../kernel/verify.js';
 import { compileWasm } from '../target/wasm.js';
 import { wasmTarget } from '../target/wasm-detect.js';
+import { mapX64, x64Target } from '../target/x64/compile.js';
+import { whyNotX64 } from '../target/x64/detect.js';
 import { sizeOf, type Tensor } from '../tensor.js';
 import { type Executable, type KernelCall, load } from './executor.js';
 import { DeviceMemory, type MemoryKind, type MemoryReport, type StepMark } from './memory.js';
@@ -15,8 +17,8 @@ import type { LoadMessage, WorkerSetup } from './worker.js';
 export interface DeviceOptions {
   /** Threads that compute, the calling one included. Default: the cores of the machine. */
   readonly threads?: number;
-  /** Default: RETORT_TARGET, else WebAssembly. */
-  readonly target?: 'wasm' | 'interpreter';
+  /** Default: RETORT_TARGET, else machine code where this machine takes it, else WebAssembly. */
+  readonly target?: TargetInfo['name'];
   /** Interpreter only: how many lanes and whether mulAdd is fused. Default: as WebAssembly here. */
   readonly interpret?: { readonly lanes: number; readonly fusedMulAdd: boolean };
   /** Limit of device memory. Default and maximum: 4 GiB. */
@@ -136,14 +138,7 @@ export class Device {
     if (P.ARGUMENTS + kernel.buffers.length + kernel.scalars.length > P.CONTROL_WORDS) {
       throw refuse('bad-kernel', `arguments of kernel ${kernel.name}`, kernel.buffers.length, 'use fewer');
     }
-    const executable: Executable =
-      this.target.name === 'interpreter'
-        ? { target: 'interpreter', kernel, info: this.target }
-        : {
-            target: 'wasm',
-            kernel: { name: kernel.name, buffers: kernel.buffers, scalars: kernel.scalars },
-            module: new WebAssembly.Module(compileWasm(kernel, this.target) as BufferSource),
-          };
+    const executable = this.#compile(kernel);
     const compiled = { id: this.#nextId++, kernel, call: load(executable, this.#memory.wasm) };
     const message: LoadMessage = { id: compiled.id, executable };
     for (const { port } of this.#workers) port.postMessage(message);
@@ -152,6 +147,20 @@ export class Device {
     // Only now: a kernel that a worker could not load is not known, and the next use tries again under a new id.
     this.#kernels.set(key, compiled);
     return compiled;
+  }
+
+  #compile(kernel: Kernel): Executable {
+    const { name, buffers, scalars } = kernel;
+    switch (this.target.name) {
+      case 'interpreter':
+        return { target: 'interpreter', kernel, info: this.target };
+      case 'wasm': {
+        const module = new WebAssembly.Module(compileWasm(kernel, this.target) as BufferSource);
+        return { target: 'wasm', kernel: { name, buffers, scalars }, module };
+      }
+      case 'x64':
+        return { target: 'x64', kernel: { name, buffers, scalars }, address: mapX64(kernel) };
+    }
   }
 
   /**
@@ -274,19 +283,38 @@ export function createDevice(options: DeviceOptions = {}): Device {
   if (!Number.isInteger(threads) || threads < 1 || threads > 64) {
     throw refuse('bad-input', 'threads', threads, 'give a whole number from 1 to 64');
   }
-  const name = options.target ?? process.env.RETORT_TARGET ?? 'wasm';
-  if (name !== 'wasm' && name !== 'interpreter') {
-    throw refuse('bad-input', 'target (RETORT_TARGET)', name, 'use wasm or interpreter');
-  }
-  const wasm = wasmTarget();
-  const target: TargetInfo =
-    name === 'wasm'
-      ? wasm
-      : {
-          name: 'interpreter',
-          vectorRegisters: 16,
-          lanes: options.interpret?.lanes ?? wasm.lanes,
-          fusedMulAdd: options.interpret?.fusedMulAdd ?? wasm.fusedMulAdd,
-        };
+  const target = targetOf(options);
   return new Device(target, threads, options.maxBytes ?? 2 ** 32);
 }
+
+function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
+  const name = target ?? process.env.RETORT_TARGET ?? usualTarget();
+  switch (name) {
+    case 'wasm':
+      return wasmTarget();
+    case 'x64': {
+      const why = whyNotX64();
+      if (why) throw refuse('bad-input', 'target (RETORT_TARGET)', name, `use wasm: ${why}`);
+      return x64Target;
+    }
+    case 'interpreter': {
+      const { lanes, fusedMulAdd } = interpret ?? wasmTarget();
+      return { name, vectorRegisters: 16, lanes, fusedMulAdd };
+    }
+    default:
+      throw refuse('bad-input', 'target (RETORT_TARGET)', name, 'use x64, wasm or interpreter');
+  }
+}
+
+/** Machine code where it runs, else WebAssembly; says why once where the processor would do but the system refuses. */
+function usualTarget(): 'x64' | 'wasm' {
+  const why = whyNotX64();
+  if (!why) return 'x64';
+  if (process.arch === 'x64' && process.platform === 'linux' && !said) {
+    said = true;
+    process.emitWarning(`kernels run as WebAssembly, at a fraction of the speed: ${why}`, 'RetortWarning');
+  }
+  return 'wasm';
+}
+
+let said = false;

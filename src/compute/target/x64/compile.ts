@@ -1,9 +1,10 @@
 // The x86-64 target: compiles a kernel to machine code for AVX2 and FMA.
-import { refuse } from '../../../errors.js';
+import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
 import { allocate } from './allocate.js';
 import { emit } from './emit.js';
+import { native } from './native.js';
 import { LANES, select } from './select.js';
 
 export const x64Target: TargetInfo = { name: 'x64', lanes: LANES, vectorRegisters: 16, fusedMulAdd: true };
@@ -24,4 +25,11 @@ export function compileX64(kernel: Kernel): Uint8Array<ArrayBuffer> {
     );
   const code = select(kernel);
   return emit(code, allocate(code, kernel.name, true));
+}
+
+/** Compiles a kernel and makes it callable; gives its address. @throws RetortError bad-kernel, out-of-memory */
+export function mapX64(kernel: Kernel): number {
+  const n = native();
+  if (typeof n === 'string') throw new RetortError('bad-kernel', n);
+  return n.map(compileX64(kernel));
 }

@@ -25,8 +25,15 @@ const PROBE = Uint8Array.of(
 
 const bit = (word: number, n: number) => ((word >>> n) & 1) === 1;
 
+let asked: { why: string | undefined } | undefined;
+
 /** Undefined where the target's code runs here; else why not. */
 export function whyNotX64(): string | undefined {
+  asked ??= { why: ask() };
+  return asked.why;
+}
+
+function ask(): string | undefined {
   const n = native();
   if (typeof n === 'string') return n;
   const out = new Int32Array(new SharedArrayBuffer(12));
