@@ -3,7 +3,6 @@
 import { availableParallelism } from 'node:os';
 import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
-import type { Layout } from '../compute/op/linear/kernel.js';
 import { matmul, pack } from '../compute/op/linear/linear.js';
 import { type Measured, measure } from './bench-measure.js';
 import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
@@ -103,7 +102,7 @@ async function benchMatmul({ threads, runs }: BenchFlags): Promise<Benched> {
 
 function timeMatmul(
   device: Device,
-  layout: Layout,
+  layout: 'rows' | 'columns',
   m: number,
   k: number,
   n: number,

@@ -7,6 +7,7 @@ import {
   type Buffer,
   type Builder,
   buildKernel,
+  type F32,
   type I32,
   type Variable,
   type Vec,
@@ -25,8 +26,11 @@ export function panelWidth(target: TargetInfo): number {
 /** Steps of k between reloads of the accumulators: a panel's part stays in the first-level cache. */
 const K_BLOCK = 512;
 
-/** How A lies in memory: `rows` is [m, k], `columns` is [k, m]; `lda` is the distance between its rows. */
-export type Layout = 'rows' | 'columns';
+/**
+ * How A lies in memory: `rows` is [m, k] with `lda` elements from row to row; `tiles` is [tiles, k, tileRows] with `lda`
+ * elements from tile to tile.
+ */
+export type Layout = 'rows' | 'tiles';
 
 /**
  * C[m, n] = A B, or C += A B. An item is a block of rows times a block of panels: item = rowBlock * panelBlocks +
@@ -72,7 +76,20 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
             const panelStart = b.mul(b.mul(panel, p.k), width);
             const whole = b.sub(lastRow, b.rem(b.sub(lastRow, firstRow), rows));
             const tile = (count: number, row: I32) =>
-              matmulTile(b, { ...p, layout, width, count, row, k0, k1, fresh, column, columns, panelStart });
+              matmulTile(b, {
+                ...p,
+                layout,
+                width,
+                tileRows: rows,
+                count,
+                row,
+                k0,
+                k1,
+                fresh,
+                column,
+                columns,
+                panelStart,
+              });
             b.loop(firstRow, whole, rows, (row) => tile(rows, row));
             let row = whole;
             for (const count of [4, 2, 1]) {
@@ -97,7 +114,8 @@ interface Tile {
   ldc: I32;
   layout: Layout;
   width: number;
-  /** Rows of this tile. */
+  /** Rows of a whole tile, and of this one. */
+  tileRows: number;
   count: number;
   row: I32;
   k0: I32;
@@ -111,6 +129,7 @@ interface Tile {
 
 function matmulTile(b: Builder, t: Tile): void {
   const { lanes } = b;
+  const rows = t.tileRows;
   const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.ldc), t.column));
   const acc: Variable<'vec'>[][] = cAt.map(() =>
     Array.from({ length: TILE_VECTORS }, () => b.variable<'vec'>(b.zero())),
@@ -132,11 +151,12 @@ function matmulTile(b: Builder, t: Tile): void {
   const rowStart = cAt.map((_, r) => b.mul(b.add(t.row, r), t.lda));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
   // before the sums, which then do not fit the registers (half the speed). Later versions do as well either way.
+  const tileStart = t.layout === 'tiles' ? b.add(b.mul(b.div(t.row, rows), t.lda), b.rem(t.row, rows)) : null;
   const step = (k: I32) => {
     const panelAt = b.add(t.panelStart, b.mul(k, t.width));
     const vectors: Vec[] = [];
     for (let v = 0; v < TILE_VECTORS; v++) vectors.push(b.loadVec(t.b, panelAt, undefined, v * lanes));
-    const columnAt = t.layout === 'columns' ? b.add(b.mul(k, t.lda), t.row) : null;
+    const columnAt = tileStart && b.add(tileStart, b.mul(k, rows));
     for (let r = t.count - 1; r >= 0; r--) {
       const a = columnAt ? b.load(t.a, columnAt, r) : b.load(t.a, b.add(rowStart[r], k));
       const broadcast = b.splat(a);
@@ -145,6 +165,34 @@ function matmulTile(b: Builder, t: Tile): void {
   };
   b.loop(t.k0, t.k1, 1, step);
   atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
+}
+
+/** Packs A[k, m] (row distance lda) into tiles of its columns, the last column again for those past the end. An item is a tile. */
+export function packTilesKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'pack-tiles',
+    target,
+    { source: 'f32*', packed: 'f32*', m: 'i32', k: 'i32', lda: 'i32' },
+    (b, p) => {
+      const rows = tileRows(target);
+      b.items((tile) => {
+        const row = b.mul(tile, rows);
+        const start = b.mul(b.mul(tile, p.k), rows);
+        const copy = (element: (at: I32, r: number) => F32) =>
+          b.loop(0, p.k, 1, (k) => {
+            const from = b.add(row, b.mul(k, p.lda));
+            const to = b.add(start, b.mul(k, rows));
+            for (let r = 0; r < rows; r++) b.store(p.packed, to, element(from, r), undefined, r);
+          });
+        b.if(
+          b.le(b.add(row, rows), p.m),
+          () => copy((at, r) => b.load(p.source, at, r)),
+          // The last tile hangs over the edge: its last column stands for those that are not there.
+          () => copy((at, r) => b.load(p.source, b.add(at, b.min(b.int(r), b.sub(b.sub(p.m, row), 1))))),
+        );
+      });
+    },
+  );
 }
 
 /** Packs B[k, n] (row distance ldb) into panels. An item is a panel. */

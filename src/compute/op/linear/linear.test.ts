@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
 import { type Parameter, Tape } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
-import { type Layout, tileRows } from './kernel.js';
+import { tileRows } from './kernel.js';
 import { linear, matmul, pack } from './linear.js';
 import { matmulReference } from './reference.js';
 
@@ -16,7 +16,7 @@ interface Product {
   readonly m: number;
   readonly k: number;
   readonly n: number;
-  readonly layout: Layout;
+  readonly layout: 'rows' | 'columns';
   readonly accumulate: boolean;
   /** Elements between the rows of A beyond their own. */
   readonly gap: number;

@@ -3,7 +3,15 @@ import { refuse } from '../../../errors.js';
 import type { Context, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
-import { type Layout, matmulKernel, packKernel, packTransposedKernel, panelWidth } from './kernel.js';
+import {
+  type Layout,
+  matmulKernel,
+  packKernel,
+  packTilesKernel,
+  packTransposedKernel,
+  panelWidth,
+  tileRows,
+} from './kernel.js';
 
 /** Rows of A that one item of work covers, about: with K_BLOCK columns they stay in the second-level cache. */
 const ROWS_PER_ITEM = 96;
@@ -11,6 +19,8 @@ const ROWS_PER_ITEM = 96;
 const ITEMS = 16;
 /** Floating-point operations under which waking a second thread does not pay. */
 const SERIAL_FLOPS = 200_000;
+/** Elements packed under which it does not. */
+const PACKED_EACH = 20_000;
 
 /** A matrix packed for the right side of a product: k rows, n columns. */
 export interface Packed {
@@ -21,7 +31,8 @@ export interface Packed {
 
 export interface MatmulOptions {
   readonly a: Tensor;
-  readonly layout: Layout;
+  /** `rows`: A is [m, k]; `columns`: it is [k, m]. */
+  readonly layout: 'rows' | 'columns';
   readonly b: Packed;
   readonly c: Tensor;
   readonly m: number;
@@ -42,19 +53,32 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: 
       'shapes must fit',
     );
   }
-  const target = device.target;
-  const width = panelWidth(target);
-  const panels = Math.ceil(n / width);
+  const panels = Math.ceil(n / panelWidth(device.target));
   const rowBlocks = Math.ceil(m / ROWS_PER_ITEM);
   const panelBlocks = Math.min(panels, Math.ceil(ITEMS / rowBlocks));
   const items = rowBlocks * panelBlocks;
-  device.launch(
-    device.kernel(`matmul-${layout}`, (t) => matmulKernel(t, layout)),
-    items,
-    [a, b.tensor, c],
-    [m, n, k, lda, n, accumulate ? 1 : 0, rowBlocks, panelBlocks],
-    Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
-  );
+  const grain = Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k));
+  const multiply = (how: Layout, from: Tensor, distance: number) =>
+    device.launch(
+      device.kernel(`matmul-${how}`, (t) => matmulKernel(t, how)),
+      items,
+      [from, b.tensor, c],
+      [m, n, k, distance, n, accumulate ? 1 : 0, rowBlocks, panelBlocks],
+      grain,
+    );
+  if (layout === 'rows') {
+    multiply('rows', a, lda);
+    return;
+  }
+  // Read down its columns, A would touch a cache line for every element of a tile's step.
+  const rows = tileRows(device.target);
+  const tiles = Math.ceil(m / rows);
+  const mark = device.mark();
+  const packed = device.temporary([tiles, k, rows]);
+  const packTiles = device.kernel('pack-tiles', packTilesKernel);
+  device.launch(packTiles, tiles, [a, packed], [m, k, lda], Math.ceil(PACKED_EACH / (k * rows)));
+  multiply('tiles', packed, k * rows);
+  device.rewind(mark);
 }
 
 /** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
@@ -77,7 +101,7 @@ export function pack(
     panels,
     [source, tensor],
     [n, k, transposed ? k : n],
-    Math.ceil(20_000 / (k * width)),
+    Math.ceil(PACKED_EACH / (k * width)),
   );
   return { tensor, k, n };
 }
