@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
 import { matmul, pack } from '../compute/op/linear/linear.js';
+import { disassemble } from './bench-disassemble.js';
 import { type Measured, measure } from './bench-measure.js';
 import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
 import { addThreads, whole } from './flags.js';
@@ -12,6 +13,7 @@ import { type CommonOptions, percent, printResult, say, table } from './terminal
 interface BenchFlags extends CommonOptions {
   readonly threads?: number;
   readonly runs: number;
+  readonly disassemble?: string;
 }
 
 const SHAPES = [
@@ -28,10 +30,22 @@ export function addBench(program: Command): void {
   const command = program
     .command('bench')
     .description('measure this machine: matrix products, training steps, decoding')
-    .addArgument(new Argument('<what>', 'what to measure').choices(['matmul', 'train', 'decode', 'all']))
+    .addArgument(
+      new Argument('[what]', 'what to measure').choices(['matmul', 'train', 'decode', 'all']).default('all'),
+    )
     .option('--runs <n>', 'runs of which the median is taken', whole(1), 5)
-    .action((what: string, o: BenchFlags) => bench(what, o));
+    .option('--disassemble <kernel>', "print a kernel's x86-64 code instead of measuring")
+    .action((what: string, o: BenchFlags) =>
+      o.disassemble === undefined ? bench(what, o) : printCode(o.disassemble, o),
+    );
   addThreads(command);
+}
+
+async function printCode(name: string, o: BenchFlags): Promise<void> {
+  const kernels = await disassemble(name);
+  printResult(o, { kernels }, () =>
+    kernels.map(({ kernel, instructions }) => [`${kernel}:`, ...instructions].join('\n')).join('\n\n'),
+  );
 }
 
 async function bench(what: string, o: BenchFlags): Promise<void> {

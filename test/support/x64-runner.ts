@@ -47,7 +47,7 @@ function region(bytes: number, taken: ReadonlySet<Region>): Region {
 export function x64Runner(kernel: Kernel, at: 'end' | 'start' = 'end'): InterpretedKernel {
   const n = native();
   if (typeof n === 'string') throw new Error(n);
-  const call = n.callable(n.map(compileX64(kernel)));
+  const call = n.callable(n.map(compileX64(kernel).bytes));
   const block = new BigInt64Array(new SharedArrayBuffer(8 * 64));
   const blockAddress = n.addressOf(block.buffer as SharedArrayBuffer);
   return (buffers, scalars) => {

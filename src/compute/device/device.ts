@@ -149,6 +149,11 @@ export class Device {
     return compiled;
   }
 
+  /** The kernels made ready so far. */
+  compiled(): Kernel[] {
+    return [...this.#kernels.values()].map(({ kernel }) => kernel);
+  }
+
   #compile(kernel: Kernel): Executable {
     const { name, buffers, scalars } = kernel;
     switch (this.target.name) {

@@ -3,7 +3,7 @@ import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
 import { allocate } from './allocate.js';
-import { emit } from './emit.js';
+import { type Emitted, emit } from './emit.js';
 import { native } from './native.js';
 import { LANES, select } from './select.js';
 
@@ -14,7 +14,7 @@ export const x64Target: TargetInfo = { name: 'x64', lanes: LANES, vectorRegister
  * address of each buffer, then begin, end, part and the kernel's other scalars in order.
  * @throws RetortError bad-kernel when the kernel is malformed or was built for other lanes than 8
  */
-export function compileX64(kernel: Kernel): Uint8Array<ArrayBuffer> {
+export function compileX64(kernel: Kernel): Emitted {
   verifyKernel(kernel);
   if (kernel.lanes !== LANES)
     throw refuse(
@@ -31,5 +31,5 @@ export function compileX64(kernel: Kernel): Uint8Array<ArrayBuffer> {
 export function mapX64(kernel: Kernel): number {
   const n = native();
   if (typeof n === 'string') throw new RetortError('bad-kernel', n);
-  return n.map(compileX64(kernel));
+  return n.map(compileX64(kernel).bytes);
 }

@@ -33,8 +33,15 @@ const SLOT = 32;
 
 const FUSED = { 132: 0x98, 213: 0xa8, 231: 0xb8 } as const;
 
+/** Machine code and, behind it, its constants. */
+export interface Emitted {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** How many of the bytes are instructions. */
+  readonly codeSize: number;
+}
+
 /** The function `void run(arguments)`. */
-export function emit(code: MachineCode, allocation: Allocation): Uint8Array<ArrayBuffer> {
+export function emit(code: MachineCode, allocation: Allocation): Emitted {
   return new Emitter(code, allocation).run();
 }
 
@@ -52,7 +59,7 @@ class Emitter {
     this.#labels = Array.from({ length: code.labels }, () => this.#asm.label());
   }
 
-  run(): Uint8Array<ArrayBuffer> {
+  run(): Emitted {
     const asm = this.#asm;
     const { locations, slots, scratch } = this.#allocation;
     const used = new Set<Register>(scratch.general);
@@ -71,7 +78,7 @@ class Emitter {
     for (const r of [...kept].reverse()) asm.pop(r);
     asm.zeroUpper();
     asm.ret();
-    return asm.finish();
+    return { codeSize: asm.size, bytes: asm.finish() };
   }
 
   // --- values in memory ---------------------------------------------------------------------------------------

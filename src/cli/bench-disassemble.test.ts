@@ -1,0 +1,40 @@
+// Every kernel in use, and random ones, decode to valid instructions from the first byte to the last.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Code, Decoder, DecoderOptions } from 'iced-x86';
+import { randomKernel } from '../../test/support/random-kernel.js';
+import type { Kernel } from '../compute/kernel/ir.js';
+import { compileX64, x64Target } from '../compute/target/x64/compile.js';
+import { disassemble, kernelsInUse } from './bench-disassemble.js';
+
+/** Instructions of the kernel's code; fails at one that is none, or that goes past the code's end. */
+function decode(kernel: Kernel): number {
+  const { bytes, codeSize } = compileX64(kernel);
+  const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
+  let count = 0;
+  let last: Code = Code.INVALID;
+  while (decoder.canDecode) {
+    const instruction = decoder.decode();
+    assert.ok(!instruction.isInvalid, `${kernel.name}: no instruction at ${instruction.ip}`);
+    last = instruction.code;
+    instruction.free();
+    count++;
+  }
+  decoder.free();
+  assert.equal(last, Code.Retnq, `${kernel.name} ends with ret`);
+  return count;
+}
+
+test('the code of kernels in use and of 300 random ones decodes', async () => {
+  const kernels = await kernelsInUse();
+  assert.ok(kernels.length > 20);
+  for (const kernel of kernels) assert.ok(decode(kernel) > 5);
+  for (let seed = 1; seed <= 300; seed++) decode(randomKernel(seed, x64Target).kernel);
+});
+
+test('a kernel is disassembled by name, and an unknown name lists the known ones', async () => {
+  const [{ kernel, instructions }] = await disassemble('matmul-rows');
+  assert.equal(kernel, 'matmul-rows');
+  assert.ok(instructions.filter((line) => line.includes('vfmadd231ps')).length >= 12);
+  await assert.rejects(disassemble('nothing'), /"nothing"; use one of adamw, .*matmul-rows/s);
+});

@@ -1,0 +1,54 @@
+// retort bench --disassemble: the machine code of a kernel, as a small training step and a decoding round use it.
+import { createDevice } from '../compute/device/device.js';
+import type { Kernel } from '../compute/kernel/ir.js';
+import { compileX64, x64Target } from '../compute/target/x64/compile.js';
+import { RetortError, refuse } from '../errors.js';
+import { withDecoding, withTraining } from './bench-models.js';
+
+/** Every kernel that training and decoding a small model takes, as built for the x86-64 target. */
+export async function kernelsInUse(): Promise<Kernel[]> {
+  // The interpreter runs them for this processor's lanes anywhere.
+  const { lanes, fusedMulAdd } = x64Target;
+  const device = createDevice({ target: 'interpreter', threads: 1, interpret: { lanes, fusedMulAdd } });
+  try {
+    withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());
+    withDecoding(device, 16, { batch: 2, tokens: 2 }, (round) => round());
+    return device.compiled();
+  } finally {
+    await device.close();
+  }
+}
+
+/** The instructions of the kernels of this name. @throws RetortError bad-input where there is none */
+export async function disassemble(name: string): Promise<{ kernel: string; instructions: string[] }[]> {
+  const all = await kernelsInUse();
+  const wanted = all.filter((k) => k.name === name);
+  if (wanted.length === 0) {
+    const names = [...new Set(all.map((k) => k.name))].sort().join(', ');
+    throw refuse('bad-input', 'kernel (--disassemble)', name, `use one of ${names}`);
+  }
+  const { Decoder, DecoderOptions, Formatter, FormatterSyntax } = await loadIced();
+  return wanted.map((kernel) => {
+    const { bytes, codeSize } = compileX64(kernel);
+    const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
+    const formatter = new Formatter(FormatterSyntax.Intel);
+    const lines: string[] = [];
+    while (decoder.canDecode) {
+      const instruction = decoder.decode();
+      const at = Number(instruction.ip).toString(16).padStart(5, '0');
+      lines.push(`${at}  ${formatter.format(instruction)}`);
+      instruction.free();
+    }
+    decoder.free();
+    formatter.free();
+    return { kernel: kernel.name, instructions: lines };
+  });
+}
+
+async function loadIced(): Promise<typeof import('iced-x86')> {
+  try {
+    return await import('iced-x86');
+  } catch {
+    throw new RetortError('bad-input', '--disassemble needs the package iced-x86; run: npm install iced-x86');
+  }
+}
