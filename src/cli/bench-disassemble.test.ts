@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { Code, Decoder, DecoderOptions } from 'iced-x86';
 import { randomKernel } from '../../test/support/random-kernel.js';
 import type { Kernel } from '../compute/kernel/ir.js';
-import { compileX64, x64Target } from '../compute/target/x64/compile.js';
+import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
 import { disassemble, kernelsInUse } from './bench-disassemble.js';
 
 /** Instructions of the kernel's code; fails at one that is none, or that goes past the code's end. */
@@ -25,12 +25,13 @@ function decode(kernel: Kernel): number {
   return count;
 }
 
-test('the code of kernels in use and of 300 random ones decodes', async () => {
-  const kernels = await kernelsInUse();
-  assert.ok(kernels.length > 20);
-  for (const kernel of kernels) assert.ok(decode(kernel) > 5);
-  for (let seed = 1; seed <= 300; seed++) decode(randomKernel(seed, x64Target).kernel);
-});
+for (const instructions of ['avx2', 'avx512'] as const)
+  test(`the code of kernels in use and of 300 random ones decodes: ${instructions}`, async () => {
+    const kernels = await kernelsInUse(instructions);
+    assert.ok(kernels.length > 20);
+    for (const kernel of kernels) assert.ok(decode(kernel) > 5);
+    for (let seed = 1; seed <= 300; seed++) decode(randomKernel(seed, X64_TARGETS[instructions]).kernel);
+  });
 
 test('a kernel is disassembled by name, and an unknown name lists the known ones', async () => {
   const [{ kernel, instructions }] = await disassemble('matmul-rows');

@@ -1,14 +1,15 @@
 // retort bench --disassemble: the machine code of a kernel, as a small training step and a decoding round use it.
 import { createDevice } from '../compute/device/device.js';
 import type { Kernel } from '../compute/kernel/ir.js';
-import { compileX64, x64Target } from '../compute/target/x64/compile.js';
+import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
+import { whyNotX64, type X64 } from '../compute/target/x64/detect.js';
 import { RetortError, refuse } from '../errors.js';
 import { withDecoding, withTraining } from './bench-models.js';
 
 /** Every kernel that training and decoding a small model takes, as built for the x86-64 target. */
-export async function kernelsInUse(): Promise<Kernel[]> {
-  // The interpreter runs them for this processor's lanes anywhere.
-  const { lanes, fusedMulAdd } = x64Target;
+export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
+  // The interpreter runs them for any number of lanes, anywhere.
+  const { lanes, fusedMulAdd } = X64_TARGETS[instructions];
   const device = createDevice({ target: 'interpreter', threads: 1, interpret: { lanes, fusedMulAdd } });
   try {
     withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());
@@ -21,7 +22,8 @@ export async function kernelsInUse(): Promise<Kernel[]> {
 
 /** The instructions of the kernels of this name. @throws RetortError bad-input where there is none */
 export async function disassemble(name: string): Promise<{ kernel: string; instructions: string[] }[]> {
-  const all = await kernelsInUse();
+  const instructions = whyNotX64('avx512') ? 'avx2' : 'avx512';
+  const all = await kernelsInUse(instructions);
   const wanted = all.filter((k) => k.name === name);
   if (wanted.length === 0) {
     const names = [...new Set(all.map((k) => k.name))].sort().join(', ');

@@ -70,7 +70,8 @@ function open(name: string, agree: string, options: DeviceOptions): TestDevice {
 
 /** Each target that runs here on one, two and four threads: those of a target must give the same bits. */
 export function threadedDevices(): TestDevice[] {
-  const targets = whyNotX64() ? (['wasm'] as const) : (['wasm', 'x64'] as const);
+  const native = (['avx2', 'avx512'] as const).filter((instructions) => !whyNotX64(instructions));
+  const targets = ['wasm', ...native] as const;
   return targets.flatMap((target) =>
     [1, 2, 4].map((threads) => open(`${target}, ${threads} threads`, target, { target, threads })),
   );
@@ -88,9 +89,9 @@ export function testDevices(): TestDevice[] {
   return [
     ...threaded,
     open('interpreter as wasm', 'wasm', interpreter(4, fusedMulAdd)),
-    open('interpreter as x64', 'x64', interpreter(8, true)),
+    open('interpreter as AVX2', 'avx2', interpreter(8, true)),
+    open('interpreter as AVX-512', 'avx512', interpreter(16, true)),
     open('interpreter, 8 lanes, not fused', 'b', interpreter(8, false)),
-    open('interpreter, 16 lanes', 'c', interpreter(16, true)),
   ];
 }
 

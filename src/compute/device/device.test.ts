@@ -82,7 +82,10 @@ test('launches that do not fit their kernel are refused', async () => {
 test('options that cannot be are refused with the remedy', () => {
   for (const threads of [0, 1.5, 65, -1])
     assert.throws(() => createDevice({ threads }), /whole number from 1 to 64/);
-  assert.throws(() => createDevice({ target: 'cuda' as 'wasm' }), /use x64, wasm or interpreter/);
+  assert.throws(
+    () => createDevice({ target: 'cuda' as 'wasm' }),
+    /use x64, avx2, avx512, wasm or interpreter/,
+  );
 });
 
 test('steps of ever different sizes do not make the arena grow for ever', async () => {

@@ -6,8 +6,8 @@ import type { ElementType, Kernel, TargetInfo } from '../kernel/ir.js';
 import { verifyKernel } from '../kernel/verify.js';
 import { compileWasm } from '../target/wasm.js';
 import { wasmTarget } from '../target/wasm-detect.js';
-import { mapX64, x64Target } from '../target/x64/compile.js';
-import { whyNotX64 } from '../target/x64/detect.js';
+import { mapX64, X64_TARGETS } from '../target/x64/compile.js';
+import { whyNotX64, type X64 } from '../target/x64/detect.js';
 import { sizeOf, type Tensor } from '../tensor.js';
 import { type Executable, type KernelCall, load } from './executor.js';
 import { DeviceMemory, type MemoryKind, type MemoryReport, type StepMark } from './memory.js';
@@ -18,7 +18,7 @@ export interface DeviceOptions {
   /** Threads that compute, the calling one included. Default: the cores of the machine. */
   readonly threads?: number;
   /** Default: RETORT_TARGET, else machine code where this machine takes it, else WebAssembly. */
-  readonly target?: TargetInfo['name'];
+  readonly target?: 'x64' | 'avx2' | 'avx512' | 'wasm' | 'interpreter';
   /** Interpreter only: how many lanes and whether mulAdd is fused. Default: as WebAssembly here. */
   readonly interpret?: { readonly lanes: number; readonly fusedMulAdd: boolean };
   /** Limit of device memory. Default and maximum: 4 GiB. */
@@ -297,18 +297,25 @@ function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
   switch (name) {
     case 'wasm':
       return wasmTarget();
-    case 'x64': {
-      const why = whyNotX64();
+    case 'x64':
+    case 'avx2':
+    case 'avx512': {
+      const instructions = name === 'x64' ? bestX64() : name;
+      const why = whyNotX64(instructions);
       if (why) throw refuse('bad-input', 'target (RETORT_TARGET)', name, `use wasm: ${why}`);
-      return x64Target;
+      return X64_TARGETS[instructions];
     }
     case 'interpreter': {
       const { lanes, fusedMulAdd } = interpret ?? wasmTarget();
       return { name, vectorRegisters: 16, lanes, fusedMulAdd };
     }
     default:
-      throw refuse('bad-input', 'target (RETORT_TARGET)', name, 'use x64, wasm or interpreter');
+      throw refuse('bad-input', 'target (RETORT_TARGET)', name, 'use x64, avx2, avx512, wasm or interpreter');
   }
+}
+
+function bestX64(): X64 {
+  return whyNotX64('avx512') ? 'avx2' : 'avx512';
 }
 
 /** Machine code where it runs, else WebAssembly; says why once where the processor would do but the system refuses. */

@@ -112,7 +112,7 @@ const small: OpCase[] = [
   ),
 ];
 
-/** Past the blocks: more k than K_BLOCK, more rows than an item, more elements than a chunk. Devices only. */
+/** Past the blocks: more k than kBlock, more rows than an item, more elements than a chunk. Devices only. */
 const large: OpCase[] = [
   { ...linearCase(5, 1030, 9), tolerance: 1e-5 },
   linearCase(101, 9, 20),

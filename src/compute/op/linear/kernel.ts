@@ -23,8 +23,10 @@ export function tileRows(target: TargetInfo): number {
 export function panelWidth(target: TargetInfo): number {
   return TILE_VECTORS * target.lanes;
 }
-/** Steps of k between reloads of the accumulators: a panel's part stays in the first-level cache. */
-const K_BLOCK = 512;
+/** Steps of k between reloads of the accumulators: a panel's part, at most 32 KiB, stays in the first-level cache. */
+function kBlock(target: TargetInfo): number {
+  return Math.min(512, 8192 / panelWidth(target));
+}
 
 /**
  * How A lies in memory: `rows` is [m, k] with `lda` elements from row to row; `tiles` is [tiles, k, tileRows] with `lda`
@@ -67,8 +69,8 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
         const lastRow = b.min(p.m, rowOf(b.add(rowBlock, 1)));
         const firstPanel = panelOf(panelBlock);
         const lastPanel = panelOf(b.add(panelBlock, 1));
-        b.loop(0, p.k, K_BLOCK, (k0) => {
-          const k1 = b.min(p.k, b.add(k0, K_BLOCK));
+        b.loop(0, p.k, kBlock(target), (k0) => {
+          const k1 = b.min(p.k, b.add(k0, kBlock(target)));
           const fresh = b.and(b.eq(k0, 0), b.eq(p.accumulate, 0));
           b.loop(firstPanel, lastPanel, 1, (panel) => {
             const column = b.mul(panel, width);
@@ -92,7 +94,7 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
               });
             b.loop(firstRow, whole, rows, (row) => tile(rows, row));
             let row = whole;
-            for (const count of [4, 2, 1]) {
+            for (const count of [8, 4, 2, 1]) {
               if (count >= rows) continue;
               const start = row;
               const some = b.le(count, b.sub(lastRow, start));

@@ -13,14 +13,14 @@ import {
   tileRows,
 } from './kernel.js';
 
-/** Rows of A that one item of work covers, about: with K_BLOCK columns they stay in the second-level cache. */
+/** Rows of A that one item of work covers, about: with kBlock columns they stay in the second-level cache. */
 const ROWS_PER_ITEM = 96;
 /** Items wanted at least, so that a fixed partition is even. */
 const ITEMS = 16;
 /** Floating-point operations under which waking a second thread does not pay. */
 const SERIAL_FLOPS = 200_000;
 /** Elements packed under which it does not. */
-const PACKED_EACH = 20_000;
+const PACKED_EACH = 8_000;
 
 /** A matrix packed for the right side of a product: k rows, n columns. */
 export interface Packed {

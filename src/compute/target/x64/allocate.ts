@@ -20,7 +20,8 @@ export interface Allocation {
 
 // rsp is the stack, rdi the argument block; rax and rdx belong to division and single conditions.
 const GENERAL: readonly Register[] = [1, 6, 8, 9, 10, 11, 3, 5, 12, 13, 14, 15];
-const VECTOR: readonly Register[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/** AVX2 has 16 vector registers, AVX-512 has 32. */
+const vectorFile = (lanes: number): Register[] => Array.from({ length: lanes === 16 ? 32 : 16 }, (_, i) => i);
 /** What one instruction can read from memory at most. */
 const SCRATCH = 3;
 
@@ -40,13 +41,14 @@ interface Interval {
  */
 export function allocate(code: MachineCode, name: string, maySpill: boolean): Allocation {
   const intervals = intervalsOf(code);
-  const full = scan(code, intervals, { general: GENERAL, vector: VECTOR });
+  const vectors = vectorFile(code.lanes);
+  const full = scan(code, intervals, { general: GENERAL, vector: vectors });
   const spills = full.spilled;
   if (spills.general === 0 && spills.vector === 0) return { ...full, scratch: { general: [], vector: [] } };
   // What lives in memory passes through registers kept for it, so there are fewer for the rest.
   const files = {
     general: spills.general > 0 ? GENERAL.slice(SCRATCH) : GENERAL,
-    vector: spills.vector > 0 ? VECTOR.slice(SCRATCH) : VECTOR,
+    vector: spills.vector > 0 ? vectors.slice(SCRATCH) : vectors,
   };
   const less = scan(code, intervals, files);
   if (less.spilled.vector > 0 && !maySpill) {
@@ -57,7 +59,7 @@ export function allocate(code: MachineCode, name: string, maySpill: boolean): Al
   }
   return {
     ...less,
-    scratch: { general: GENERAL.slice(0, SCRATCH), vector: VECTOR.slice(0, SCRATCH) },
+    scratch: { general: GENERAL.slice(0, SCRATCH), vector: vectors.slice(0, SCRATCH) },
   };
 }
 

@@ -1,28 +1,27 @@
-// The x86-64 target: compiles a kernel to machine code for AVX2 and FMA.
+// The x86-64 target: compiles a kernel to machine code for AVX2 and FMA, or for AVX-512.
 import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
 import { allocate } from './allocate.js';
 import { type Emitted, emit } from './emit.js';
 import { native } from './native.js';
-import { LANES, select } from './select.js';
+import { select } from './select.js';
 
-export const x64Target: TargetInfo = { name: 'x64', lanes: LANES, vectorRegisters: 16, fusedMulAdd: true };
+/** What a processor with these instructions offers to kernels. */
+export const X64_TARGETS: Readonly<Record<'avx2' | 'avx512', TargetInfo>> = {
+  avx2: { name: 'x64', lanes: 8, vectorRegisters: 16, fusedMulAdd: true },
+  avx512: { name: 'x64', lanes: 16, vectorRegisters: 32, fusedMulAdd: true },
+};
 
 /**
  * Compiles a kernel to a function `void run(arguments)` whose argument is the address of a block of 8-byte fields: the
  * address of each buffer, then begin, end, part and the kernel's other scalars in order.
- * @throws RetortError bad-kernel when the kernel is malformed or was built for other lanes than 8
+ * @throws RetortError bad-kernel when the kernel is malformed or was built for other lanes than 8 or 16
  */
 export function compileX64(kernel: Kernel): Emitted {
   verifyKernel(kernel);
-  if (kernel.lanes !== LANES)
-    throw refuse(
-      'bad-kernel',
-      `lanes of kernel ${kernel.name}`,
-      kernel.lanes,
-      `x86-64 with AVX2 has ${LANES}`,
-    );
+  if (kernel.lanes !== 8 && kernel.lanes !== 16)
+    throw refuse('bad-kernel', `lanes of kernel ${kernel.name}`, kernel.lanes, 'x86-64 has 8 or 16');
   const code = select(kernel);
   return emit(code, allocate(code, kernel.name, true));
 }

@@ -25,26 +25,39 @@ const PROBE = Uint8Array.of(
 
 const bit = (word: number, n: number) => ((word >>> n) & 1) === 1;
 
-let asked: { why: string | undefined } | undefined;
+export type X64 = 'avx2' | 'avx512';
 
-/** Undefined where the target's code runs here; else why not. */
-export function whyNotX64(): string | undefined {
-  asked ??= { why: ask() };
-  return asked.why;
+let asked: Readonly<Record<X64, string | undefined>> | undefined;
+
+/** Undefined where code for these instructions runs here; else why not. */
+export function whyNotX64(instructions: X64 = 'avx2'): string | undefined {
+  asked ??= ask();
+  return asked[instructions];
 }
 
-function ask(): string | undefined {
+function ask(): Readonly<Record<X64, string | undefined>> {
   const n = native();
-  if (typeof n === 'string') return n;
+  if (typeof n === 'string') return { avx2: n, avx512: n };
   const out = new Int32Array(new SharedArrayBuffer(12));
   n.callable(n.map(PROBE))(n.addressOf(out.buffer as SharedArrayBuffer));
   const [one, seven, saved] = out;
-  const missing = [
-    bit(one, 12) ? '' : 'FMA',
-    bit(one, 28) ? '' : 'AVX',
-    bit(seven, 5) ? '' : 'AVX2',
-    // XCR0: the system keeps the state of SSE and of AVX.
-    (saved & 6) === 6 ? '' : 'AVX state',
-  ].filter(Boolean);
-  return missing.length > 0 ? `the processor or system lacks ${missing.join(', ')}` : undefined;
+  const lacks = (features: Readonly<Record<string, boolean>>) => {
+    const missing = Object.keys(features).filter((name) => !features[name]);
+    return missing.length > 0 ? `the processor or system lacks ${missing.join(', ')}` : undefined;
+  };
+  // XCR0 tells which registers the system keeps for each process.
+  const avx2 = {
+    FMA: bit(one, 12),
+    AVX: bit(one, 28),
+    AVX2: bit(seven, 5),
+    'the state of AVX': (saved & 0x06) === 0x06,
+  };
+  const avx512 = {
+    ...avx2,
+    AVX512F: bit(seven, 16),
+    AVX512DQ: bit(seven, 17),
+    AVX512VL: bit(seven, 31),
+    'the state of AVX-512': (saved & 0xe6) === 0xe6,
+  };
+  return { avx2: lacks(avx2), avx512: lacks(avx512) };
 }

@@ -4,6 +4,7 @@ import {
   Assembler,
   int32Bytes,
   type Label,
+  type LaneMask,
   type Memory,
   type Operand,
   type Register,
@@ -28,8 +29,8 @@ const ARGUMENTS = 7;
 /** rbx, rbp, r12 to r15: a function gives them back as they were. */
 const KEPT: readonly Register[] = [3, 5, 12, 13, 14, 15];
 const LOOP_ALIGNMENT = 32;
-/** A stack slot holds a whole vector. */
-const SLOT = 32;
+/** With AVX-512, the mask register that carries lanes from one instruction to the next. */
+const LANES = 1;
 
 const FUSED = { 132: 0x98, 213: 0xa8, 231: 0xb8 } as const;
 
@@ -48,13 +49,17 @@ export function emit(code: MachineCode, allocation: Allocation): Emitted {
 class Emitter {
   readonly #code: MachineCode;
   readonly #allocation: Allocation;
-  readonly #asm = new Assembler();
+  readonly #asm: Assembler;
   readonly #labels: readonly Label[];
+  /** A stack slot holds a whole vector. */
+  readonly #slotBytes: number;
   /** Where the instruction at hand finds virtual registers that live in memory. */
   #loaded = new Map<Virtual, Register>();
 
   constructor(code: MachineCode, allocation: Allocation) {
     this.#code = code;
+    this.#asm = new Assembler(code.lanes);
+    this.#slotBytes = 4 * code.lanes;
     this.#allocation = allocation;
     this.#labels = Array.from({ length: code.labels }, () => this.#asm.label());
   }
@@ -68,13 +73,13 @@ class Emitter {
     });
     const kept = KEPT.filter((r) => used.has(r));
     for (const r of kept) asm.push(r);
-    if (slots > 0) this.#immediate(5, RSP, SLOT * slots, true);
+    if (slots > 0) this.#immediate(5, RSP, this.#slotBytes * slots, true);
     for (const [v, parameter] of this.#code.parameters) {
       const at = locations[v];
       if (at && 'register' in at) this.#loadArgument(at.register, parameter);
     }
     for (const m of this.#code.instructions) this.#withSpills(m);
-    if (slots > 0) this.#immediate(0, RSP, SLOT * slots, true);
+    if (slots > 0) this.#immediate(0, RSP, this.#slotBytes * slots, true);
     for (const r of [...kept].reverse()) asm.pop(r);
     asm.zeroUpper();
     asm.ret();
@@ -97,8 +102,8 @@ class Emitter {
       const register = scratch[file][next[file]++];
       this.#loaded.set(v, register);
       if ('argument' in at) this.#loadArgument(register, this.#code.parameters.get(v)!);
-      else if (file === 'general') this.#asm.general([0x8b], register, slotAt(at.slot), { wide: true });
-      else this.#asm.vex(F.packed(F.LOAD), register, undefined, slotAt(at.slot));
+      else if (file === 'general') this.#asm.general([0x8b], register, this.#slot(at.slot), { wide: true });
+      else this.#asm.vector(F.packed(F.LOAD), register, undefined, this.#slot(at.slot));
     }
     if (written === undefined) {
       this.#instruction(m);
@@ -113,13 +118,13 @@ class Emitter {
     if (!('slot' in to)) return;
     const register = this.#loaded.get(written)!;
     if (this.#code.classes[written] === 'general')
-      this.#asm.general([0x89], register, slotAt(to.slot), { wide: true });
-    else this.#asm.vex(F.packed(F.STORE), register, undefined, slotAt(to.slot));
+      this.#asm.general([0x89], register, this.#slot(to.slot), { wide: true });
+    else this.#asm.vector(F.packed(F.STORE), register, undefined, this.#slot(to.slot));
   }
 
   #loadArgument(register: Register, { offset, kind }: Parameter): void {
     const from = { base: ARGUMENTS, displacement: offset };
-    if (kind === 'float') this.#asm.vex(F.scalar(F.LOAD), register, undefined, from);
+    if (kind === 'float') this.#asm.vector(F.scalar(F.LOAD), register, undefined, from);
     else this.#asm.general([kind === 'address' ? 0x8b : 0x63], register, from, { wide: true });
   }
 
@@ -147,48 +152,78 @@ class Emitter {
     const at = (v: Virtual) => this.#at(v);
     switch (m.op) {
       case 'vector':
-        asm.vex(m.form, at(m.dst), m.a === undefined ? undefined : at(m.a), this.#source(m.b), m.immediate);
+        asm.vector(
+          m.form,
+          at(m.dst),
+          m.a === undefined ? undefined : at(m.a),
+          this.#source(m.b),
+          m.immediate,
+        );
         return;
       case 'vectorShift':
-        asm.vex(m.form, m.extension, at(m.dst), at(m.a), m.immediate);
+        asm.vector(m.form, m.extension, at(m.dst), at(m.a), m.immediate);
         return;
-      case 'upperHalf':
-        asm.vex(F.integer(3, 0x19), at(m.a), undefined, at(m.dst), 1);
+      case 'compareLanes':
+        this.#compareLanes(m);
         return;
+      case 'upperHalf': {
+        const form = F.form(0x66, 3, m.lanes === 16 ? 0x1b : 0x19, m.lanes === 16 ? 'full' : 256);
+        asm.vector(form, at(m.a), undefined, at(m.dst), 1);
+        return;
+      }
       case 'blend':
-        asm.vex(F.integer(3, 0x4a), at(m.dst), at(m.b), this.#source(m.a), at(m.mask) << 4);
+        if (asm.lanes === 8)
+          asm.vector(F.integer(3, 0x4a), at(m.dst), at(m.b), this.#source(m.a), at(m.mask) << 4);
+        else
+          asm.vector(
+            F.integer(2, 0x65),
+            at(m.dst),
+            at(m.b),
+            this.#source(m.a),
+            undefined,
+            this.#lanesOf(m.mask),
+          );
         return;
       case 'fma':
         this.#fma(m);
         return;
       case 'zero':
-        asm.vex(F.half(F.XOR), at(m.dst), at(m.dst), at(m.dst));
+        asm.vector(F.four(F.XOR), at(m.dst), at(m.dst), at(m.dst));
         return;
       case 'vectorMove':
         this.#vectorMove(at(m.dst), at(m.a));
         return;
       case 'vectorStore':
-        asm.vex(m.form, at(m.a), undefined, this.#memory(m.to));
+        asm.vector(m.form, at(m.a), undefined, this.#memory(m.to));
         return;
-      case 'maskLoad':
-        asm.vex(F.integer(2, 0x2c), at(m.dst), at(m.mask), this.#memory(m.from));
+      case 'maskLoad': {
+        const from = this.#memory(m.from);
+        if (asm.lanes === 8) asm.vector(F.integer(2, 0x2c), at(m.dst), at(m.mask), from);
+        else {
+          const mask = { ...this.#lanesOf(m.mask), zero: true };
+          asm.vector(F.packed(F.LOAD), at(m.dst), undefined, from, undefined, mask);
+        }
         return;
-      case 'maskStore':
-        asm.vex(F.integer(2, 0x2e), at(m.a), at(m.mask), this.#memory(m.to));
+      }
+      case 'maskStore': {
+        const to = this.#memory(m.to);
+        if (asm.lanes === 8) asm.vector(F.integer(2, 0x2e), at(m.a), at(m.mask), to);
+        else asm.vector(F.packed(F.STORE), at(m.a), undefined, to, undefined, this.#lanesOf(m.mask));
         return;
+      }
       case 'toVector':
-        asm.vex(F.form(0x66, 1, 0x6e, false), at(m.dst), undefined, at(m.a));
+        asm.vector(F.form(0x66, 1, 0x6e, 128), at(m.dst), undefined, at(m.a));
         return;
       case 'toGeneral':
-        asm.vex(F.form(0x66, 1, 0x7e, false), at(m.a), undefined, at(m.dst));
+        asm.vector(F.form(0x66, 1, 0x7e, 128), at(m.a), undefined, at(m.dst));
         return;
       case 'intToFloat':
         // The upper lanes come from the second operand: without a fresh one it would wait for the register's past.
-        asm.vex(F.half(F.XOR), at(m.dst), at(m.dst), at(m.dst));
-        asm.vex(F.scalar(0x2a), at(m.dst), at(m.dst), at(m.a));
+        asm.vector(F.four(F.XOR), at(m.dst), at(m.dst), at(m.dst));
+        asm.vector(F.scalar(0x2a), at(m.dst), at(m.dst), at(m.a));
         return;
       case 'compareFloats':
-        asm.vex(F.half(0x2e), at(m.a), undefined, this.#source(m.b));
+        asm.vector(F.four(0x2e), at(m.a), undefined, this.#source(m.b));
         return;
       case 'chooseFloat':
         this.#chooseFloat(at(m.dst), at(m.a), at(m.b), m.condition);
@@ -270,13 +305,32 @@ class Emitter {
     }
   }
 
+  /** AVX-512 compares into a mask register, from where the lanes are spread again. */
+  #compareLanes({ form, dst, a, b, immediate }: Extract<Machine, { op: 'compareLanes' }>): void {
+    const asm = this.#asm;
+    const into = asm.lanes === 8 ? this.#at(dst) : LANES;
+    asm.vector(form, into, this.#at(a), this.#source(b), immediate);
+    if (asm.lanes === 16) asm.vector(F.form(0xf3, 2, 0x38, form.width), this.#at(dst), undefined, LANES);
+  }
+
+  /** Moves the lanes of a mask into the mask register. */
+  #lanesOf(mask: Virtual): LaneMask {
+    this.#asm.vector(F.form(0xf3, 2, 0x39, 'full'), LANES, undefined, this.#at(mask));
+    return { register: LANES, zero: false };
+  }
+
   /** dst = a * b + c by the form whose overwritten operand already lies in dst. */
   #fma(m: Extract<Machine, { op: 'fma' }>): void {
     const dst = this.#at(m.dst);
     const a = this.#at(m.a);
     const [b, c] = [this.#source(m.b), this.#source(m.c)];
     const put = (order: keyof typeof FUSED, second: Register, third: Operand) =>
-      this.#asm.vex(F.form(0x66, 2, FUSED[order] + (m.wide ? 0 : 1), m.wide), dst, second, third);
+      this.#asm.vector(
+        F.form(0x66, 2, FUSED[order] + (m.wide ? 0 : 1), m.wide ? 'full' : 128),
+        dst,
+        second,
+        third,
+      );
     if (typeof c !== 'number') {
       // In memory: 213 adds it to the product of dst and another register.
       if (dst === b) put(213, a, c);
@@ -354,10 +408,10 @@ class Emitter {
   }
 
   #vectorMove(dst: Register, a: Register): void {
-    if (dst !== a) this.#asm.vex(F.packed(0x28), dst, undefined, a);
+    if (dst !== a) this.#asm.vector(F.packed(0x28), dst, undefined, a);
   }
-}
 
-function slotAt(slot: number): Memory {
-  return { base: RSP, displacement: SLOT * slot };
+  #slot(slot: number): Memory {
+    return { base: RSP, displacement: this.#slotBytes * slot };
+  }
 }

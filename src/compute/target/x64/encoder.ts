@@ -1,7 +1,7 @@
-// Bytes of x86-64 instructions: REX and VEX prefixes, memory operands, labels and a pool of constants.
+// Bytes of x86-64 instructions: REX, VEX and EVEX prefixes, memory operands, labels and a pool of constants.
 // Source of the formats: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2.
 
-/** A register's number, 0 to 15. Which file it is in (general or vector) follows from the instruction. */
+/** A register's number, 0 to 15, of vectors with AVX-512 to 31. Which file it is in (general or vector) follows from the instruction. */
 export type Register = number;
 
 /** base + index * scale + displacement, or a constant of the pool. */
@@ -52,23 +52,34 @@ export interface VexForm {
   readonly prefix: Prefix;
   readonly map: OpcodeMap;
   readonly opcode: number;
-  /** 256 bits wide instead of 128. */
-  readonly wide: boolean;
+  /** Bits; `full` is a whole vector of the target. */
+  readonly width: 128 | 256 | 'full';
 }
 
-/** Appends instructions to a buffer of bytes. */
+/** With AVX-512, the mask register that an instruction obeys, and whether lanes outside it become 0. */
+export interface LaneMask {
+  readonly register: Register;
+  readonly zero: boolean;
+}
+
+/** Appends instructions to a buffer of bytes: vectors of 8 lanes by VEX (AVX2), of 16 by EVEX (AVX-512). */
 export class Assembler {
+  readonly lanes: number;
   readonly #bytes: number[] = [];
   /** Where a 32-bit distance to a constant stands, and from where it counts. */
   readonly #constantUses: { at: number; next: number; constant: number }[] = [];
   readonly #constants: Uint8Array[] = [];
   readonly #constantNumbers = new Map<string, number>();
 
+  constructor(lanes: number) {
+    this.lanes = lanes;
+  }
+
   get size(): number {
     return this.#bytes.length;
   }
 
-  /** The number of a constant of 32 bytes in the pool. */
+  /** The number of a constant of one vector in the pool. */
   constant(bytes: Uint8Array): number {
     const key = bytes.join();
     const known = this.#constantNumbers.get(key);
@@ -169,27 +180,68 @@ export class Assembler {
     this.bytes(...immediate);
   }
 
-  /** A VEX instruction. `second` is VEX.vvvv; leave it out where the instruction has none. */
-  vex(form: VexForm, reg: Register, second: Register | undefined, rm: Operand, immediate?: number): void {
-    const [r, x, b] = highBits(reg, rm);
-    const tail = ((~(second ?? 0) & 15) << 3) | (form.wide ? 4 : 0) | PREFIXES.indexOf(form.prefix);
-    if (x === 0 && b === 0 && form.map === 1) this.bytes(0xc5, ((1 - r) << 7) | tail);
-    else this.bytes(0xc4, ((1 - r) << 7) | ((1 - x) << 6) | ((1 - b) << 5) | form.map, tail);
+  /**
+   * An instruction of the vector registers. `second` is the operand in the prefix (vvvv); leave it out where the
+   * instruction has none.
+   */
+  vector(
+    form: VexForm,
+    reg: Register,
+    second: Register | undefined,
+    rm: Operand,
+    immediate?: number,
+    mask?: LaneMask,
+  ): void {
+    const scale =
+      this.lanes === 16
+        ? this.#evex(form, reg, second ?? 0, rm, mask)
+        : this.#vex(form, reg, second ?? 0, rm);
     this.bytes(form.opcode);
-    this.#operands(reg, rm, immediate === undefined ? 0 : 1);
+    this.#operands(reg, rm, immediate === undefined ? 0 : 1, scale);
     if (immediate !== undefined) this.bytes(immediate & 255);
   }
 
-  /** The code, then the constants, each on a boundary of 32 bytes. */
+  /** The prefix; gives what a displacement of one byte counts in. */
+  #vex(form: VexForm, reg: Register, second: Register, rm: Operand): number {
+    const [r, x, b] = highBits(reg, rm);
+    const wide = form.width === 128 ? 0 : 4;
+    const tail = ((~second & 15) << 3) | wide | PREFIXES.indexOf(form.prefix);
+    if (x === 0 && b === 0 && form.map === 1) this.bytes(0xc5, ((1 - r) << 7) | tail);
+    else this.bytes(0xc4, ((1 - r) << 7) | ((1 - x) << 6) | ((1 - b) << 5) | form.map, tail);
+    return 1;
+  }
+
+  /** As `#vex`. Register numbers have a fifth bit; that of rm stands where an index would have its fourth. */
+  #evex(form: VexForm, reg: Register, second: Register, rm: Operand, mask?: LaneMask): number {
+    const [r, x, b] = highBits(reg, rm);
+    const fifth = typeof rm === 'number' ? (rm >> 4) & 1 : x;
+    const length = { 128: 0, 256: 1, full: 2 }[form.width];
+    this.bytes(
+      0x62,
+      ((1 - (r & 1)) << 7) |
+        ((1 - fifth) << 6) |
+        ((1 - (b & 1)) << 5) |
+        ((1 - ((reg >> 4) & 1)) << 4) |
+        form.map,
+      ((~second & 15) << 3) | 4 | PREFIXES.indexOf(form.prefix),
+      ((mask?.zero ? 1 : 0) << 7) | (length << 5) | ((1 - ((second >> 4) & 1)) << 3) | (mask?.register ?? 0),
+    );
+    // Scalars and broadcasts read one element.
+    const broadcast = form.map === 2 && (form.opcode === 0x18 || form.opcode === 0x58);
+    return form.width === 'full' && !broadcast ? 4 * this.lanes : 4;
+  }
+
+  /** The code, then the constants, each on a boundary of its size. */
   finish(): Uint8Array<ArrayBuffer> {
-    const start = Math.ceil(this.size / 32) * 32;
-    for (const { at, next, constant } of this.#constantUses) this.#patch(at, start + 32 * constant - next);
-    const out = new Uint8Array(start + 32 * this.#constants.length);
+    const bytes = 4 * this.lanes;
+    const start = Math.ceil(this.size / bytes) * bytes;
+    for (const { at, next, constant } of this.#constantUses) this.#patch(at, start + bytes * constant - next);
+    const out = new Uint8Array(start + bytes * this.#constants.length);
     // Between code and constants: int3, which no run reaches.
     out.fill(0xcc);
     out.set(this.#bytes);
-    this.#constants.forEach((bytes, i) => {
-      out.set(bytes, start + 32 * i);
+    this.#constants.forEach((constant, i) => {
+      out.set(constant, start + bytes * i);
     });
     return out;
   }
@@ -198,8 +250,11 @@ export class Assembler {
     for (let i = 0; i < 4; i++) this.#bytes[at + i] = (value >> (8 * i)) & 255;
   }
 
-  /** ModRM, SIB and displacement. `after`: bytes of the instruction that follow them. */
-  #operands(reg: Register, rm: Operand, after: number): void {
+  /**
+   * ModRM, SIB and displacement. `after`: bytes of the instruction that follow them; `unit`: what a displacement of one
+   * byte counts in.
+   */
+  #operands(reg: Register, rm: Operand, after: number, unit = 1): void {
     const field = (reg & 7) << 3;
     if (typeof rm === 'number') {
       this.bytes(0xc0 | field | (rm & 7));
@@ -214,7 +269,8 @@ export class Assembler {
     }
     const { base, index, scale = 1, displacement } = rm;
     // A base of rbp or r13 without displacement would mean another thing.
-    const short = displacement >= -128 && displacement < 128;
+    const units = displacement / unit;
+    const short = Number.isInteger(units) && units >= -128 && units < 128;
     const mode = displacement === 0 && (base & 7) !== RBP ? 0 : short ? 1 : 2;
     if (index === undefined && (base & 7) !== RSP) this.bytes((mode << 6) | field | (base & 7));
     else {
@@ -222,7 +278,7 @@ export class Assembler {
       const factor = { 1: 0, 2: 1, 4: 2, 8: 3 }[scale];
       this.bytes((mode << 6) | field | 4, (factor << 6) | (((index ?? RSP) & 7) << 3) | (base & 7));
     }
-    if (mode === 1) this.bytes(displacement & 255);
+    if (mode === 1) this.bytes(units & 255);
     if (mode === 2) this.int32(displacement);
   }
 }
@@ -234,9 +290,10 @@ interface GeneralOptions {
 }
 
 function highBits(reg: Register, rm: Operand): [number, number, number] {
-  if (typeof rm === 'number') return [reg >> 3, 0, rm >> 3];
-  if ('constant' in rm) return [reg >> 3, 0, 0];
-  return [reg >> 3, (rm.index ?? 0) >> 3, rm.base >> 3];
+  const fourth = (register: Register) => (register >> 3) & 1;
+  if (typeof rm === 'number') return [fourth(reg), 0, fourth(rm)];
+  if ('constant' in rm) return [fourth(reg), 0, 0];
+  return [fourth(reg), fourth(rm.index ?? 0), fourth(rm.base)];
 }
 
 export function int32Bytes(value: number): number[] {

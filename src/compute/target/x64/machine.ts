@@ -25,8 +25,10 @@ export type Machine =
       a: Virtual;
       immediate: number;
     }
-  /** dst = the upper half of a. */
-  | { readonly op: 'upperHalf'; dst: Virtual; a: Virtual }
+  /** dst = -1 in each lane where the comparison holds, else 0. */
+  | { readonly op: 'compareLanes'; form: VexForm; dst: Virtual; a: Virtual; b: Source; immediate?: number }
+  /** dst = the upper half of a's lower 8 or 16 lanes. */
+  | { readonly op: 'upperHalf'; dst: Virtual; a: Virtual; lanes: 8 | 16 }
   /** dst = where the mask's lanes are set a, else b. */
   | { readonly op: 'blend'; dst: Virtual; a: Source; b: Virtual; mask: Virtual }
   /** dst = a * b + c; one of b and c may be in memory. */
@@ -73,6 +75,7 @@ export type Machine =
 
 /** Selected code: instructions, the file of each virtual register, and which arguments they hold from the start. */
 export interface MachineCode {
+  readonly lanes: number;
   readonly instructions: readonly Machine[];
   readonly classes: readonly RegisterClass[];
   /** Virtual registers that hold an argument throughout: its place in the argument block, and how to load it. */

@@ -14,14 +14,13 @@ type Held = { readonly register: Virtual } | { readonly int: number } | { readon
 
 type Comparison = 'lt' | 'le' | 'eq';
 
-export const LANES = 8;
-
 export function select(kernel: Kernel): MachineCode {
   return new Selector(kernel).run();
 }
 
 class Selector {
   readonly #kernel: Kernel;
+  readonly #lanes: number;
   readonly #usage: Usage;
   readonly #lazy: ReadonlySet<ValueId>;
   readonly #instructions: Machine[] = [];
@@ -43,6 +42,7 @@ class Selector {
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
+    this.#lanes = kernel.lanes;
     this.#usage = usageOf(kernel);
     this.#lazy = indexSums(kernel, this.#usage);
   }
@@ -50,6 +50,7 @@ class Selector {
   run(): MachineCode {
     this.#block(this.#kernel.body);
     return {
+      lanes: this.#lanes,
       instructions: this.#instructions,
       classes: this.#classes,
       parameters: this.#parameters,
@@ -214,13 +215,13 @@ class Selector {
   #constantOf(s: Instruction): Held | undefined {
     switch (s.op) {
       case 'const':
-        return s.type === 'i32' ? { int: s.imm! } : { vector: repeat(floatBits(s.imm!)) };
+        return s.type === 'i32' ? { int: s.imm! } : { vector: this.#repeat(floatBits(s.imm!)) };
       case 'iota':
-        return { vector: words(Array.from({ length: LANES }, (_, i) => i)) };
+        return { vector: this.#iota() };
       case 'splat': {
         const value = this.#usage.constants.get(s.args[0]);
         if (value === undefined) return undefined;
-        return { vector: repeat(s.type === 'vec' ? floatBits(value) : value) };
+        return { vector: this.#repeat(s.type === 'vec' ? floatBits(value) : value) };
       }
       default:
         return undefined;
@@ -300,12 +301,18 @@ class Selector {
 
   #fold(s: Instruction, dst: Virtual): void {
     const opcode = F.ARITHMETIC[s.op === 'hsum' ? 'add' : s.op === 'hmax' ? 'max' : 'min'];
-    const a = this.#register(s.args[0]);
+    let a = this.#register(s.args[0]);
+    if (this.#lanes === 16) {
+      const [upper, eight] = [this.#fresh('vector'), this.#fresh('vector')];
+      this.#emit({ op: 'upperHalf', dst: upper, a, lanes: 16 });
+      this.#emit({ op: 'vector', form: F.eight(opcode), dst: eight, a, b: upper });
+      a = eight;
+    }
     const [upper, four, high, two, odd] = Array.from({ length: 5 }, () => this.#fresh('vector'));
-    this.#emit({ op: 'upperHalf', dst: upper, a });
-    this.#emit({ op: 'vector', form: F.half(opcode), dst: four, a, b: upper });
-    this.#emit({ op: 'vector', form: F.half(F.HIGH_TO_LOW), dst: high, a: four, b: four });
-    this.#emit({ op: 'vector', form: F.half(opcode), dst: two, a: four, b: high });
+    this.#emit({ op: 'upperHalf', dst: upper, a, lanes: 8 });
+    this.#emit({ op: 'vector', form: F.four(opcode), dst: four, a, b: upper });
+    this.#emit({ op: 'vector', form: F.four(F.HIGH_TO_LOW), dst: high, a: four, b: four });
+    this.#emit({ op: 'vector', form: F.four(opcode), dst: two, a: four, b: high });
     this.#emit({ op: 'vector', form: F.ODD_LANES, dst: odd, b: two });
     this.#emit({ op: 'vector', form: F.scalar(opcode), dst, a: two, b: odd });
   }
@@ -343,11 +350,11 @@ class Selector {
   /** cvttps2dq gives 2^31 for all it cannot do: NaN becomes 0 before, and what is too large is inverted after. */
   #toInt(s: Instruction, dst: Virtual): void {
     const wide = s.type === 'ivec';
-    const kind = wide ? F.packed : F.half;
+    const kind = wide ? F.packed : F.four;
     const a = this.#register(s.args[0]);
     const [ordered, number, cut, over, result] = Array.from({ length: 5 }, () => this.#fresh('vector'));
     this.#emit({
-      op: 'vector',
+      op: 'compareLanes',
       form: kind(F.COMPARE),
       dst: ordered,
       a,
@@ -355,10 +362,10 @@ class Selector {
       immediate: F.PREDICATE.ordered,
     });
     this.#emit({ op: 'vector', form: kind(F.AND), dst: number, a, b: ordered });
-    this.#emit({ op: 'vector', form: F.form(0xf3, 1, F.CONVERT, wide), dst: cut, b: number });
-    const limit = { constant: repeat(floatBits(2 ** 31)) };
+    this.#emit({ op: 'vector', form: F.form(0xf3, 1, F.CONVERT, wide ? 'full' : 128), dst: cut, b: number });
+    const limit = { constant: this.#repeat(floatBits(2 ** 31)) };
     const immediate = F.PREDICATE.greaterOrEqual;
-    this.#emit({ op: 'vector', form: kind(F.COMPARE), dst: over, a: number, b: limit, immediate });
+    this.#emit({ op: 'compareLanes', form: kind(F.COMPARE), dst: over, a: number, b: limit, immediate });
     this.#emit({ op: 'vector', form: kind(F.XOR), dst: wide ? dst : result, a: cut, b: over });
     if (!wide) this.#emit({ op: 'toGeneral', dst, a: result });
   }
@@ -367,10 +374,16 @@ class Selector {
   #vector(s: Instruction, dst: Virtual): void {
     const from = this.#kernel.types[s.args[0]];
     const wide = from !== 'f32';
-    const kind = wide ? F.packed : F.half;
-    const binary = (form: VexForm, x: ValueId, y: ValueId, immediate?: number) =>
+    const kind = wide ? F.packed : F.four;
+    const binary = (
+      form: VexForm,
+      x: ValueId,
+      y: ValueId,
+      immediate?: number,
+      op: 'vector' | 'compareLanes' = 'vector',
+    ) =>
       this.#emit({
-        op: 'vector',
+        op,
         form,
         dst,
         a: this.#register(x),
@@ -379,7 +392,7 @@ class Selector {
       });
     let [x, y] = s.args;
     if ((s.op === 'add' || s.op === 'mul') && this.#isConstant(x)) [x, y] = [y, x];
-    const mask = (word: number) => ({ constant: repeat(word) });
+    const mask = (word: number) => ({ constant: this.#repeat(word) });
     if (from === 'ivec' && s.op in F.INTEGER) {
       binary(F.integer(...F.INTEGER[s.op]), x, y);
       return;
@@ -420,14 +433,14 @@ class Selector {
       case 'lt':
       case 'le':
       case 'eq':
-        if (from === 'vec') binary(F.packed(F.COMPARE), x, y, F.PREDICATE[s.op]);
+        if (from === 'vec') binary(F.packed(F.COMPARE), x, y, F.PREDICATE[s.op], 'compareLanes');
         else if (from === 'f32') this.#truth(s, dst);
-        else if (s.op === 'eq') binary(F.EQUAL, x, y);
-        else if (s.op === 'lt') binary(F.GREATER, y, x);
+        else if (s.op === 'eq') binary(F.EQUAL, x, y, undefined, 'compareLanes');
+        else if (s.op === 'lt') binary(F.GREATER, y, x, undefined, 'compareLanes');
         else {
           const greater = this.#fresh('vector');
           this.#emit({
-            op: 'vector',
+            op: 'compareLanes',
             form: F.GREATER,
             dst: greater,
             a: this.#register(x),
@@ -663,14 +676,14 @@ class Selector {
     const dst = this.#fresh('vector');
     const constant = this.#constantInt(count);
     if (constant !== undefined) {
-      const lanes = Array.from({ length: LANES }, (_, i) => (i < constant ? -1 : 0));
+      const lanes = Array.from({ length: this.#lanes }, (_, i) => (i < constant ? -1 : 0));
       this.#emit({ op: 'vector', form: F.packed(F.LOAD), dst, b: { constant: words(lanes) } });
     } else {
       const [low, all] = [this.#fresh('vector'), this.#fresh('vector')];
       this.#emit({ op: 'toVector', dst: low, a: this.#register(count) });
       this.#emit({ op: 'vector', form: F.BROADCAST_INT, dst: all, b: low });
-      const numbers = { constant: words(Array.from({ length: LANES }, (_, i) => i)) };
-      this.#emit({ op: 'vector', form: F.GREATER, dst, a: all, b: numbers });
+      const numbers = { constant: this.#iota() };
+      this.#emit({ op: 'compareLanes', form: F.GREATER, dst, a: all, b: numbers });
     }
     this.#made.set(key, dst);
     return dst;
@@ -753,6 +766,14 @@ class Selector {
     this.#emit({ op: this.#classes[dst] === 'general' ? 'move' : 'vectorMove', dst, a });
   }
 
+  #iota(): Uint8Array {
+    return words(Array.from({ length: this.#lanes }, (_, i) => i));
+  }
+
+  #repeat(word: number): Uint8Array {
+    return words(new Array<number>(this.#lanes).fill(word));
+  }
+
   #constantInt(id: ValueId): number | undefined {
     const held = this.#held.get(id);
     return held && 'int' in held ? held.int : undefined;
@@ -830,8 +851,4 @@ function floatBits(value: number): number {
 
 function words(values: readonly number[]): Uint8Array {
   return new Uint8Array(new Int32Array(values).buffer);
-}
-
-function repeat(word: number): Uint8Array {
-  return words(new Array<number>(LANES).fill(word));
 }

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { randomKernel } from '../../../../test/support/random-kernel.js';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
 import { interpret } from '../../kernel/interpreter.js';
-import { x64Target } from './compile.js';
+import { X64_TARGETS } from './compile.js';
 import { whyNotX64 } from './detect.js';
 
 type Arrays = readonly (Float32Array | Int32Array)[];
@@ -16,20 +16,23 @@ function difference(wanted: Arrays, got: Arrays): string | undefined {
   return undefined;
 }
 
-const skip = whyNotX64() ?? false;
-
-for (const at of ['end', 'start'] as const) {
-  test(`1,000 random kernels as the interpreter, buffers at the ${at} of a page`, { skip }, () => {
-    let changed = 0;
-    for (let seed = 1; seed <= 1000; seed++) {
-      const { kernel, buffers, scalars } = randomKernel(seed, x64Target);
-      const wanted = buffers.map((b) => b.slice());
-      const got = buffers.map((b) => b.slice());
-      interpret(kernel, x64Target, wanted, scalars);
-      x64Runner(kernel, at)(got, scalars);
-      assert.equal(difference(wanted, got), undefined, `seed ${seed}`);
-      if (difference(wanted, buffers)) changed++;
-    }
-    assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
-  });
+for (const instructions of ['avx2', 'avx512'] as const) {
+  const target = X64_TARGETS[instructions];
+  const skip = whyNotX64(instructions) ?? false;
+  for (const at of ['end', 'start'] as const)
+    test(`${instructions}: 1,000 random kernels as the interpreter, buffers at the ${at} of a page`, {
+      skip,
+    }, () => {
+      let changed = 0;
+      for (let seed = 1; seed <= 1000; seed++) {
+        const { kernel, buffers, scalars } = randomKernel(seed, target);
+        const wanted = buffers.map((b) => b.slice());
+        const got = buffers.map((b) => b.slice());
+        interpret(kernel, target, wanted, scalars);
+        x64Runner(kernel, at)(got, scalars);
+        assert.equal(difference(wanted, got), undefined, `seed ${seed}`);
+        if (difference(wanted, buffers)) changed++;
+      }
+      assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
+    });
 }
