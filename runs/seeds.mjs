@@ -1,7 +1,7 @@
 // Runs one command of the CLI for several seeds and writes what came out: a table, the curves, and where it was run.
 // Usage: node runs/seeds.mjs NAME SEED,SEED,... VERB [option ...]      (--seed and --out are added)
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 
 const [name, seedList, ...args] = process.argv.slice(2);
@@ -27,13 +27,14 @@ for (const seed of seeds) {
   copyFileSync(`${out}/metrics.jsonl`, `${folder}/seed-${seed}.jsonl`);
 }
 
+const { target } = JSON.parse(readFileSync(`.runs/${name}-${seeds[0]}/config.json`, 'utf8')).config;
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const percent = (x) => `${(100 * x).toFixed(1)}%`;
 const interval = ([low, high]) => `(${(100 * low).toFixed(1)}-${(100 * high).toFixed(1)})`;
 const lines = [
   `retort ${args.join(' ')}`,
-  `seeds ${seeds.join(', ')}; commit ${commit}; node ${process.version}; ${availableParallelism()} x ${cpus()[0].model.trim()}`,
+  `seeds ${seeds.join(', ')}; commit ${commit}; node ${process.version}; target ${target.name} of ${target.lanes} lanes; ${availableParallelism()} x ${cpus()[0].model.trim()}`,
   '',
 ];
 for (const r of rows) {

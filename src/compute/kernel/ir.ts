@@ -24,8 +24,9 @@ export type ValueId = number;
  * - `shl` and `shr` shift by a constant (imm); `shr` is logical. i32 arithmetic wraps.
  * - `hsum`, `hmax`, `hmin` fold the upper half of the lanes onto the lower half (lower op upper) until one is left.
  * - `iota` is 0, 1, ..., lanes-1. `firstLanes(n)` is the mask of lanes below n.
- * - An index is never negative, before as after adding imm (an access of no lanes may have any index). A loop's end is
- *   read once; its counter wraps like any i32, so end + step must not pass 2^31.
+ * - An index is never negative, before as after adding imm (an access of no lanes may have any index), and no sum,
+ *   product or shift that leads to it wraps: a target may add its terms as addresses of 64 bits. A loop's end is read
+ *   once; its counter must not wrap, so end + step must not pass 2^31.
  * - A NaN is a NaN: its sign and payload may differ between targets.
  * - `load` of f32/i32 reads one element at index + imm; of vec/ivec `lanes` consecutive ones; with a second argument
  *   (count) only lanes below count are read and the others are 0. count may be any i32: below 0 means 0, above lanes means lanes.
