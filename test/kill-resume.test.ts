@@ -1,10 +1,10 @@
 // A run that is killed at random moments and resumed ends as one that was never interrupted, bit for bit.
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { lastJson, retort, temporaryFolder } from './support/cli.js';
-import { killedAt, runEnd, uninterrupted } from './support/kills.js';
+import { killedAt, runEnd, uninterrupted, whenThere } from './support/kills.js';
 
 const TINY = ['--d-model', '32', '--layers', '2', '--heads', '2', '--batch-tokens', '512'];
 const SFT = ['sft', '--task', 'number-sort', ...TINY, '--threads', '1', '--seed', '3', '--save-every', '5'];
@@ -99,4 +99,26 @@ test('ctrl-c: a checkpoint, how to resume, status 130, and the same weights in t
   const again = await retort(['resume', 'stopped'], { cwd });
   assert.equal(again.status, 0);
   assert.match(again.stderr, /the run stopped is complete/);
+  assert.equal(again.stdout, resumed.stdout);
+});
+
+test('resumed from another folder, a run finds its files', async (t) => {
+  const cwd = temporaryFolder(t);
+  await makeBase(cwd);
+  const lines = Array.from({ length: 50 }, (_, i) => JSON.stringify({ prompt: `${i}=`, completion: `${i}` }));
+  writeFileSync(join(cwd, 'data.jsonl'), lines.join('\n'));
+  const args = 'sft --model base --data data.jsonl --steps 100 --out run'.split(' ');
+  const ran = await retort(args, {
+    cwd,
+    onStart: (child) => whenThere(join(cwd, 'run/metrics.jsonl'), child).then(() => child.kill('SIGINT')),
+  });
+  assert.equal(ran.status, 130, ran.stderr);
+  const elsewhere = join(cwd, 'elsewhere');
+  mkdirSync(elsewhere);
+  const resumed = await retort(['resume', '../run', '--json'], { cwd: elsewhere });
+  assert.equal(resumed.status, 0, resumed.stderr);
+  assert.match(resumed.stderr, /relative paths of its options start there/);
+  const { steps, run } = lastJson<{ steps: number; run: string }>(resumed);
+  assert.equal(steps, 100);
+  assert.equal(realpathSync(run), realpathSync(join(cwd, 'run')));
 });

@@ -1,14 +1,14 @@
 // retort resume: goes on with an interrupted run.
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { refuse } from '../errors.js';
-import type { GrpoInput } from '../train/grpo.js';
+import type { GrpoInput, GrpoSummary } from '../train/grpo.js';
 import { runConfig } from '../train/recorder.js';
-import type { SupervisedInput } from '../train/supervised.js';
+import type { SupervisedCommand, SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import { addThreads } from './flags.js';
 import { grpoResult, grpoText, runGrpo } from './grpo.js';
-import { runSupervised } from './supervised.js';
+import { runSupervised, supervisedText } from './supervised.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
 export function addResume(program: Command): void {
@@ -16,13 +16,18 @@ export function addResume(program: Command): void {
     .command('resume')
     .description('go on with a run that was interrupted; it ends as if it had never stopped')
     .argument('<run>', 'folder of the run')
-    .action(async (dir: string, o: CommonOptions & { threads?: number }) => {
-      const { command, options } = runConfig(dir);
+    .action(async (named: string, o: CommonOptions & { threads?: number }) => {
+      const { command, options, cwd } = runConfig(named);
+      const dir = inFolder(cwd, named);
       const done = join(dir, 'summary.json');
       if (existsSync(done)) {
         say(`the run ${dir} is complete`);
         const summary = JSON.parse(readFileSync(done, 'utf8')) as unknown;
-        printResult(o, summary, () => JSON.stringify(summary, null, 2));
+        printResult(o, summary, () =>
+          command === 'grpo'
+            ? grpoText(summary as GrpoSummary)
+            : supervisedText(command as SupervisedCommand, summary as SupervisedSummary),
+        );
         return;
       }
       const input = { ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir };
@@ -41,4 +46,14 @@ export function addResume(program: Command): void {
       }
     });
   addThreads(command);
+}
+
+/** Goes to the folder in which a run began, where that is another one, and gives the path of the run from there. */
+function inFolder(cwd: string, run: string): string {
+  // A run that was moved to another machine is resumed from the folder that the user chose.
+  if (cwd === process.cwd() || !existsSync(cwd)) return run;
+  const path = resolve(run);
+  process.chdir(cwd);
+  say(`the run began in ${cwd}: relative paths of its options start there`);
+  return path;
 }

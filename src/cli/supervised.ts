@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import {
   pretrain,
+  type SupervisedCommand,
   type SupervisedInput,
   type SupervisedStep,
   type SupervisedSummary,
@@ -32,7 +33,7 @@ export function addSupervised(program: Command): void {
 
 /** Runs the loop with progress and prints the result. */
 export async function runSupervised(
-  name: 'sft' | 'pretrain',
+  name: SupervisedCommand,
   input: SupervisedInput,
   common: CommonOptions,
 ): Promise<void> {
@@ -50,14 +51,16 @@ export async function runSupervised(
     if (held) say(`step ${step}/${steps}: loss ${metrics.loss.toFixed(4)},${held}`);
   }
   progress.end();
-  const s = result.value;
-  printResult(common, s, () => {
-    const held = s.evalLoss === null ? '' : `, held-out loss ${s.evalLoss.toFixed(4)}`;
-    const lines = [
-      `${name}: ${s.steps} steps, ${s.tokens} tokens in ${duration(s.seconds)}; loss ${s.loss.toFixed(4)}${held}`,
-    ];
-    if (s.run) lines.push(`run: ${s.run}`);
-    if (s.saved) lines.push(`model: ${s.saved}`);
-    return lines.join('\n');
-  });
+  const summary = result.value;
+  printResult(common, summary, () => supervisedText(name, summary));
+}
+
+export function supervisedText(name: SupervisedCommand, s: SupervisedSummary): string {
+  const held = s.evalLoss === null ? '' : `, held-out loss ${s.evalLoss.toFixed(4)}`;
+  const lines = [
+    `${name}: ${s.steps} steps, ${s.tokens} tokens in ${duration(s.seconds)}; loss ${s.loss.toFixed(4)}${held}`,
+  ];
+  if (s.run) lines.push(`run: ${s.run}`);
+  if (s.saved) lines.push(`model: ${s.saved}`);
+  return lines.join('\n');
 }

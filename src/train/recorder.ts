@@ -86,6 +86,8 @@ export interface RunConfig {
   readonly command: string;
   readonly options: Readonly<Record<string, unknown>>;
   readonly seed: number;
+  /** Working directory in which the run began: relative paths of the options start there. */
+  readonly cwd: string;
   readonly version: string;
   readonly target: unknown;
   readonly threads: number;
@@ -123,6 +125,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
       command,
       options,
       seed,
+      cwd: process.cwd(),
       version: VERSION,
       target: device.target,
       threads: device.threads,
