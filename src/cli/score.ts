@@ -95,7 +95,9 @@ function readItem(
     };
   } catch (error) {
     if (error instanceof RetortError)
-      throw new RetortError(error.code, `${file}:${number}: ${error.message}`, { cause: error });
+      throw new RetortError(error.code, `${file}:${number}: ${error.message}; mend or remove the line`, {
+        cause: error,
+      });
     throw error;
   }
 }

@@ -50,6 +50,21 @@ test('rewards of the task and others are weighted and summed', async () => {
   assert.deepEqual(await scorer.scoreAll([]), []);
 });
 
+test('the weight of a reward that is not there is refused, where the task tells its names', async () => {
+  const unknown = (rewardWeights: Record<string, number>, task = echo) =>
+    openScorer({ task, rewards: [{ name: 'length', score: () => 1 }], rewardWeights });
+  await assert.rejects(
+    unknown({ answer: 1, lenght: 2 }),
+    /weight of an unknown reward: got "lenght"; the rewards are answer, length$/,
+  );
+  for (const scorer of [
+    await unknown({ answer: 1, length: 2 }),
+    await unknown({ rare: 1 }, { ...echo, rewardWeights: { rare: 2 } }),
+    await unknown({ lenght: 2 }, { ...echo, score: () => Promise.reject(new Error('not now')) }),
+  ])
+    await scorer.close();
+});
+
 test('a reward that throws, rejects, hangs or gives no finite number scores 0, is named, counted and survived', async () => {
   const misbehave: Record<string, () => unknown> = {
     throws: () => {

@@ -1,6 +1,7 @@
 // Scores completions with a task and further rewards: bounded in time and number, and a failing reward ends no run.
 import { refuse } from '../errors.js';
 import type { Task } from '../task/task.js';
+import { thinkAnswer } from './answer.js';
 import { defineReward, type Reward, type RewardContext } from './reward.js';
 import { type FailureKind, JudgeFailure, openWorkerPool, type WorkerPool } from './worker-pool.js';
 
@@ -70,7 +71,8 @@ type Note = Omit<RewardFailure, 'index' | 'item'>;
  * Makes a scorer. Tasks and rewards with a `module` run in worker threads that are killed at the time limit and
  * replaced; anything else runs in this thread, where only what awaits can be timed out, never an endless loop.
  *
- * @throws RetortError (bad-input) for wrong options, two rewards of one name, or a module that does not load.
+ * @throws RetortError (bad-input) for wrong options, two rewards of one name, the weight of a reward that is not there,
+ *   or a module that does not load.
  */
 export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
   const { task, rewards = [], timeLimitSeconds = 10, concurrency = 16, workers = 2 } = o;
@@ -93,6 +95,9 @@ export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
   try {
     judgeTask = await judgeOf('task', task);
     judges = await Promise.all(rewards.map(async (r) => [r, await judgeOf('reward', r)] as const));
+    const known = [...Object.keys(task.rewardWeights ?? {}), ...rewards.map((r) => r.name)];
+    const others = Object.keys(o.rewardWeights ?? {}).filter((name) => !known.includes(name));
+    if (others.length > 0) await checkOwnNames(others, known, task, judgeTask);
   } catch (e) {
     await close();
     throw e;
@@ -167,6 +172,27 @@ function checkOptions<P>(
       throw refuse('bad-input', 'two rewards have the name', reward.name, 'rename one of them');
     }
   }
+}
+
+/** Refuses a name that is none of those under which the task scores an empty and a right completion. */
+async function checkOwnNames<P>(
+  names: readonly string[],
+  known: readonly string[],
+  task: Task<P>,
+  judge: Judge<P>,
+): Promise<void> {
+  const problem = task.problem('train', 0, 0);
+  const gold = task.gold?.(problem) ?? null;
+  const own = new Set<string>();
+  for (const completion of gold === null ? [''] : ['', thinkAnswer('', gold)]) {
+    const score = readScore(task.name, await settled(judge, { problem, completion }), []);
+    for (const name of Object.keys(score.rewards)) own.add(name);
+  }
+  const unknown = names.find((name) => !own.has(name));
+  // A task that fails here as a whole says nothing of its names; its failures are counted when it matters.
+  if (unknown === undefined || own.size === 0) return;
+  const rewards = [...new Set([...own, ...known])].join(', ');
+  throw refuse('bad-input', 'weight of an unknown reward', unknown, `the rewards are ${rewards}`);
 }
 
 function contextOf({ tokenCount }: RewardContext): RewardContext {

@@ -2,7 +2,7 @@
 
 import type { ModuleReference } from '../reward/reward.js';
 
-/** Rewards by name, each finite; `correct` says whether the answer is right. */
+/** Rewards by name, the same names each time, each finite; `correct` says whether the answer is right. */
 export interface Score {
   readonly rewards: Readonly<Record<string, number>>;
   readonly correct: boolean;
