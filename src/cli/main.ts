@@ -38,7 +38,12 @@ for (const add of [
 for (const command of program.commands) {
   command.exitOverride().showSuggestionAfterError();
   command
-    .option('--json', 'print one JSON object as the last line of standard output')
+    .option(
+      '--json',
+      command.name() === 'score'
+        ? 'changes nothing: standard output is lines of JSON in any case'
+        : 'print one JSON object as the last line of standard output',
+    )
     .option('--debug', 'show where an error came from');
 }
 
