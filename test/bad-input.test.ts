@@ -141,7 +141,22 @@ const cases: readonly Case[] = [
       writeFileSync(join(cwd, 'long.jsonl'), `{"prompt":"1","completion":"${'2'.repeat(500)}"}\n`);
       return 'sft --model base --data long.jsonl --out run';
     },
-    says: [/example 0/, /502|501/, /context/],
+    says: [/long\.jsonl:1: tokens of an example: got 502/, /context/],
+    without: 'run',
+  },
+  {
+    what: 'held-out example longer than the context',
+    args: (cwd) => {
+      writeFileSync(join(cwd, 'short.jsonl'), '{"prompt":"1","completion":"2"}\n');
+      return 'sft --model base --data short.jsonl --eval-data long.jsonl --out run';
+    },
+    says: [/long\.jsonl:1: tokens of an example: got 502/, /context/],
+    without: 'run',
+  },
+  {
+    what: 'traces of a task longer than the context',
+    args: () => `${SFT} --context 20 --out run`,
+    says: [/tokens of train example 0 of task countdown/, /context is 20/],
     without: 'run',
   },
   {
@@ -153,13 +168,13 @@ const cases: readonly Case[] = [
     what: 'prompts of a task longer than the context',
     args: () =>
       'grpo --model base --task number-sort --task-option minCount=50 --task-option maxCount=50 --task-option maxNumber=999999 --steps 1 --max-completion-length 8 --out run',
-    says: [/tokens of prompt 0 of task number-sort/, /context/],
+    says: [/tokens of train prompt 0 of task number-sort/, /longer context/],
     without: 'run',
   },
   {
     what: 'completions longer than the context',
     args: () => `${GRPO} --max-completion-length 4000 --out run`,
-    says: [/maxCompletionLength: got 4000/, /context/],
+    says: [/maxCompletionLength: got 4000/, /context/, /give less/],
   },
   {
     what: 'group of one',
@@ -176,11 +191,15 @@ const cases: readonly Case[] = [
     args: () => `${GRPO} --batch-size 32 --minibatches 3`,
     says: [/minibatches of 4 groups: got 3/],
   },
-  { what: 'learning rate 0', args: () => `${GRPO} --learning-rate 0`, says: [/learningRate/, /got 0/, />0/] },
+  {
+    what: 'learning rate 0',
+    args: () => `${GRPO} --learning-rate 0`,
+    says: [/learningRate/, /got 0/, /above 0/],
+  },
   {
     what: 'negative learning rate',
     args: () => `${SFT} --learning-rate -1`,
-    says: [/learningRate/, /got -1/],
+    says: [/learningRate/, /got -1/, /above 0/],
   },
   {
     what: 'output folder with another run',
@@ -196,6 +215,34 @@ const cases: readonly Case[] = [
     what: 'folder to save to with other files',
     args: () => `${SFT} --save base --out run`,
     says: [/save the model to: got "base"/, /new or empty folder/],
+    without: 'run',
+  },
+  {
+    what: 'folder to save to that will hold the run',
+    args: () => `${SFT} --save run --out run`,
+    says: [/save the model to: got "run"/, /--out/],
+    without: 'run',
+  },
+  {
+    what: 'file for a folder to save to',
+    args: () => `${GRPO} --save base/config.json --out run`,
+    says: [/save the model to: got "base\/config\.json"/, /a file, not a folder/],
+    without: 'run',
+  },
+  {
+    what: 'completions to a folder that is not there',
+    args: () => 'eval --model base --task countdown --out nowhere/all.jsonl',
+    says: [/completions: got "nowhere\/all\.jsonl"/, /no such file or folder/, /folder that is there/],
+  },
+  {
+    what: 'completions to a folder',
+    args: () => 'eval --model base --task countdown --out base',
+    says: [/completions: got "base"/, /it is a folder/],
+  },
+  {
+    what: 'sizes of a new model and a model',
+    args: () => `${SFT} --model base --d-model 32 --out run`,
+    says: [/option dModel of sft with a model: got 32/, /one of the two/],
     without: 'run',
   },
   { what: 'resume of no run', args: () => 'resume base', says: [/base/, /run/] },
@@ -219,6 +266,12 @@ const cases: readonly Case[] = [
     says: [/unknown reward/, /think-format/],
   },
   {
+    what: 'weight of an unknown reward',
+    args: () => `${GRPO} --rewards think-format --reward-weight anwser=2 --out run`,
+    says: [/weight of an unknown reward: got "anwser"/, /the rewards are answer, think-format/],
+    without: 'run',
+  },
+  {
     what: 'several samples that would be the same',
     args: () => 'eval --model base --task countdown --samples 4 --temperature 0',
     says: [/samples at temperature 0: got 4/],
@@ -227,6 +280,13 @@ const cases: readonly Case[] = [
     what: 'more problems than the split has',
     args: () => 'eval --model base --task multiply --task-option digits=1 --problems 1000',
     says: [/different heldout problems of task multiply: got 1000/, /ask for fewer/],
+  },
+  {
+    what: 'more problems within a run than the split has',
+    args: () =>
+      'grpo --model base --task multiply --task-option digits=1 --no-eval-ends --eval-every 50 --eval-problems 1000 --out run',
+    says: [/different heldout problems of task multiply: got 1000/, /ask for fewer/],
+    without: 'run',
   },
 ];
 

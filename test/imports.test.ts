@@ -11,7 +11,7 @@ const LEVELS = [
   ['rollout', 'objective', 'reward', 'task', 'text'],
   ['model', 'checkpoint'],
   ['compute'],
-  ['errors.ts', 'random.ts', 'version.ts'],
+  ['errors.ts', 'random.ts', 'remedy.ts', 'version.ts'],
 ];
 
 /** Inside `compute`, what each part may use beside itself: no operation knows a target, no target an operation. */

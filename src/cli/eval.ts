@@ -1,6 +1,9 @@
 // retort eval: accuracy on held-out problems, with intervals.
+import { accessSync, constants, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { writeFileAtomically } from '../checkpoint/atomic.js';
+import { fileProblem } from '../checkpoint/files.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { openScorer } from '../reward/score.js';
@@ -8,7 +11,7 @@ import type { Estimate } from '../reward/statistics.js';
 import { loadTask } from '../task/load.js';
 import { optionsFromWords } from '../task/options.js';
 import { getTemplate } from '../text/template.js';
-import { type Evaluation, evaluate } from '../train/evaluate.js';
+import { type Evaluation, evaluate, MAX_PROBLEMS } from '../train/evaluate.js';
 import { loadPolicy } from '../train/policy.js';
 import { addSampling, addSeed, addTask, addThreads, number, splitOption, whole } from './flags.js';
 import { openProgress } from './progress.js';
@@ -40,7 +43,7 @@ export function addEval(program: Command): void {
     .requiredOption('--model <dir>', 'folder of the model')
     .option('--template <name>', "prompt template; default: the task's")
     .addOption(splitOption('heldout'))
-    .option('--problems <n>', 'different problems', whole(1), 500)
+    .option('--problems <n>', 'different problems', whole(1, MAX_PROBLEMS), 500)
     .option('--samples <k>', 'samples of each problem', whole(1), 1)
     .option(
       '--temperature <t>',
@@ -70,6 +73,7 @@ async function run(o: EvalFlags): Promise<void> {
       'they would all be the same: give a temperature',
     );
   }
+  if (o.out) checkFile(o.out);
   const task = await loadTask(o.task, optionsFromWords(o.taskOption ?? []));
   const device = createDevice({ threads: o.threads });
   const scorer = await openScorer({
@@ -139,6 +143,20 @@ async function run(o: EvalFlags): Promise<void> {
     await scorer.close();
     await device.close();
   }
+}
+
+/** Refuses, before the work, a file that cannot be written after it. */
+function checkFile(path: string): void {
+  let problem: string | null = null;
+  try {
+    accessSync(dirname(path), constants.W_OK);
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) problem = 'it is a folder, not a file';
+  } catch (error) {
+    problem = fileProblem(error);
+  }
+  if (problem === null) return;
+  const remedy = `${problem}: name a file in a folder that is there`;
+  throw refuse('bad-input', 'file for the completions', path, remedy);
 }
 
 /** One line a completion, as `retort score` reads them. */

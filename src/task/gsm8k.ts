@@ -40,7 +40,12 @@ const WHERE =
 export function gsm8k(options: Gsm8kOptions = {}): Task<Gsm8kProblem> {
   const { path } = readOptions('gsm8k', optionSchema, options);
   if (path === undefined) {
-    throw refuse('bad-input', 'option path of task gsm8k', path, `give the folder with the data; ${WHERE}`);
+    throw refuse(
+      'bad-input',
+      'option path of task gsm8k',
+      path,
+      `give the folder with the data (--task-option path=FOLDER); ${WHERE}`,
+    );
   }
   const problems = {
     train: readLines(join(path, 'train.jsonl')),

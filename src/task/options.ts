@@ -1,6 +1,7 @@
 // Options of tasks: checked against a schema, with messages that name the option, the value and the remedy.
 import { z } from 'zod';
 import { RetortError, refuse } from '../errors.js';
+import { remedyOf } from '../remedy.js';
 
 /** The schema of a task's options: a zod object whose fields have defaults and descriptions. */
 export type OptionSchema = z.ZodObject;
@@ -34,7 +35,7 @@ export function readOptions<S extends OptionSchema>(task: string, schema: S, opt
     const remedy = `its options are ${known.join(', ') || 'none'}${guess ? `; did you mean ${guess}?` : ''}`;
     throw refuse('bad-input', `unknown option of task ${task}`, name, remedy);
   }
-  const result = schema.safeParse(options);
+  const result = schema.safeParse(options, { error: remedyOf });
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   const name = issue.path.join('.');

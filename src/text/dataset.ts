@@ -1,7 +1,7 @@
 // Data sets for SFT and pretraining: JSON lines of prompts and completions, of conversations, of texts; plain text.
 import { z } from 'zod';
 import { readJsonl, readLines } from '../checkpoint/jsonl.js';
-import { RetortError } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import { type ChatRenderer, chatRenderer, type Message } from './chat.js';
 import { completionToLearn, getTemplate, type PromptTemplate } from './template.js';
 import type { Tokenizer } from './tokenizer.js';
@@ -10,6 +10,20 @@ import type { Tokenizer } from './tokenizer.js';
 export interface Example {
   readonly promptIds: readonly number[];
   readonly completionIds: readonly number[];
+}
+
+interface ReadOptions {
+  readonly template?: PromptTemplate;
+  readonly context?: number;
+}
+
+/** @throws RetortError bad-input where an example has more tokens than the context takes */
+export function checkFits({ promptIds, completionIds }: Example, context: number, what: string): void {
+  const tokens = promptIds.length + completionIds.length;
+  // The last token is only predicted: it takes no place.
+  if (tokens - 1 <= context) return;
+  const remedy = `the model's context is ${context}: shorten it or use a longer context`;
+  throw refuse('bad-input', what, tokens, remedy);
 }
 
 const SFT_REMEDY =
@@ -28,30 +42,31 @@ const textLine = z.looseObject({ text: z.string() });
  * turns) or `{"messages"}`; each assistant turn of a conversation (of the completion, where there are two lists) is
  * the completion of one example, with all before it as the prompt. Other fields are ignored.
  * @param options.template for prompts that are texts; they are taken as they stand where absent
+ * @param options.context what an example must fit into, in tokens
  * @throws RetortError `bad-data` naming file and line.
  * @example for (const { promptIds, completionIds } of readExamples('train.jsonl', tokenizer)) use(promptIds);
  */
 export function* readExamples(
   path: string,
   tokenizer: Tokenizer,
-  options: { template?: PromptTemplate } = {},
+  options: ReadOptions = {},
 ): Generator<Example> {
-  const template = options.template ?? getTemplate('raw');
+  const { template = getTemplate('raw'), context = Number.POSITIVE_INFINITY } = options;
   let chat: ChatRenderer | undefined;
   const renderer = () => {
     chat ??= chatRenderer(tokenizer);
     return chat;
   };
   for (const { number, value } of readJsonl(path, { code: 'bad-data', remedy: SFT_REMEDY }))
-    yield* at(path, number, () => examplesOf(value, tokenizer, template, renderer));
+    yield* at(path, number, () => {
+      const examples = examplesOf(value, tokenizer, template, renderer);
+      for (const example of examples) checkFits(example, context, 'tokens of an example');
+      return examples;
+    });
 }
 
 /** All of `readExamples`; a file without any is refused. */
-export function loadExamples(
-  path: string,
-  tokenizer: Tokenizer,
-  options: { template?: PromptTemplate } = {},
-): Example[] {
+export function loadExamples(path: string, tokenizer: Tokenizer, options: ReadOptions = {}): Example[] {
   const examples = [...readExamples(path, tokenizer, options)];
   if (examples.length === 0) throw new RetortError('bad-data', `${path} holds no example; ${SFT_REMEDY}`);
   return examples;

@@ -55,6 +55,9 @@ export interface Evaluation {
   readonly completions: readonly (readonly Evaluated[])[];
 }
 
+/** Beyond it a single number gets no more exact, and drawing different problems takes long. */
+export const MAX_PROBLEMS = 100_000;
+
 /**
  * Different problems of a split, in the order of their index.
  * @throws RetortError bad-input where the split has fewer
@@ -63,10 +66,10 @@ export function distinctProblems(task: Task, split: Split, count: number, seed: 
   const size = task.size?.[split];
   const seen = new Set<string>();
   const problems: unknown[] = [];
-  // A generated split repeats itself sooner or later; this many misses in a row mean that it is used up.
-  const patience = 1000 + 20 * count;
   for (let index = 0, misses = 0; problems.length < count; index++) {
-    if (index === size || misses > patience) {
+    // A generated split repeats itself sooner or later. Were one problem left, so many misses in a row would come once
+    // in e^10 cases.
+    if (index === size || misses > 1000 + 10 * problems.length) {
       const remedy = `the split has only about ${problems.length}: ask for fewer`;
       throw refuse('bad-input', `different ${split} problems of task ${task.name}`, count, remedy);
     }

@@ -3,7 +3,7 @@ import { extname } from 'node:path';
 import { RetortError, refuse } from '../errors.js';
 import { permutation } from '../random.js';
 import type { Split, Task } from '../task/task.js';
-import { type Example, encodePair, loadExamples, readDocuments } from '../text/dataset.js';
+import { checkFits, type Example, encodePair, loadExamples, readDocuments } from '../text/dataset.js';
 import { completionToLearn, type PromptTemplate } from '../text/template.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 
@@ -14,13 +14,14 @@ export interface ExampleSource {
   at(index: number): Example;
 }
 
-/** Traces of a task, one a problem. @throws RetortError bad-input where the task has none */
+/** Traces of a task, one a problem. @throws RetortError bad-input where the task has none, or one does not fit */
 export function traceExamples(
   task: Task,
   split: Split,
   tokenizer: Tokenizer,
   template: PromptTemplate,
   seed: number,
+  context: number,
 ): ExampleSource {
   const { trace } = task;
   if (!trace) {
@@ -38,7 +39,9 @@ export function traceExamples(
       const problem = task.problem(split, size === null ? index : index % size, seed);
       const prompt = template.render(task.prompt(problem));
       const completion = completionToLearn(template, trace(problem, seed + index));
-      return encodePair(tokenizer, prompt, completion, template.addSpecialTokens);
+      const example = encodePair(tokenizer, prompt, completion, template.addSpecialTokens);
+      checkFits(example, context, `tokens of ${split} example ${index} of task ${task.name}`);
+      return example;
     },
   };
 }
@@ -49,8 +52,9 @@ export function fileExamples(
   tokenizer: Tokenizer,
   template: PromptTemplate,
   seed: number,
+  context: number,
 ): ExampleSource {
-  return shuffled(loadExamples(path, tokenizer, { template }), seed);
+  return shuffled(loadExamples(path, tokenizer, { template, context }), seed);
 }
 
 /** Documents of a text or JSONL file, cut into pieces of at most `length` tokens; every token but the first is learned. */

@@ -1,5 +1,7 @@
 // Held-out accuracy before, within and after a GRPO run.
-import { type Evaluation, evaluate } from './evaluate.js';
+import type { Task } from '../task/task.js';
+import { distinctProblems, type Evaluation, evaluate } from './evaluate.js';
+import type { GrpoOptions } from './grpo-options.js';
 import type { Job } from './grpo-rollout.js';
 
 /** Held-out accuracies. */
@@ -17,6 +19,15 @@ export type OnEvaluation = (
   e: Evaluation,
 ) => void;
 
+/** Not the run's seed: every run of a task is measured on the same problems. */
+const SEED = 0;
+
+/** What the run's evaluations will ask. @throws RetortError bad-input where there are not so many */
+export function evaluationProblems(task: Task, o: GrpoOptions): unknown[] {
+  if (!o.evalEnds && o.evalEvery === 0) return [];
+  return distinctProblems(task, 'heldout', o.evalProblems, SEED);
+}
+
 /** One sample of each held-out problem. */
 export function evaluateNow(
   { policy, task, template, scorer, o, onProgress }: Job,
@@ -32,8 +43,7 @@ export function evaluateNow(
     samples: 1,
     temperature,
     maxTokens: o.maxCompletionLength,
-    // Not the run's seed: every run of a task is measured on the same problems.
-    seed: 0,
+    seed: SEED,
     engine: { maxSequences: o.maxSequences },
     signal,
     onProgress: (p) => onProgress(stage, p),

@@ -1,6 +1,7 @@
 // The options of GRPO with TRL's names in camelCase, their defaults and their checks.
 import { z } from 'zod';
 import { lossTypes } from '../objective/loss-weights.js';
+import { MAX_PROBLEMS } from './evaluate.js';
 import { optimizerFields, runFields } from './options.js';
 
 const positive = z.number().positive();
@@ -79,7 +80,7 @@ const evaluationFields = {
     .min(0)
     .default(0)
     .describe('steps between evaluations on held-out problems; 0: none'),
-  evalProblems: count.default(200).describe('held-out problems of an evaluation'),
+  evalProblems: count.max(MAX_PROBLEMS).default(200).describe('held-out problems of an evaluation'),
   evalTemperature: z.number().min(0).default(1).describe('temperature of evaluation within the run'),
 };
 

@@ -17,9 +17,15 @@ import { openScorer, type RewardFailure, type Scored, type ScoreItem, type Score
 import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import { taskNames } from '../task/registry.js';
-import type { Task } from '../task/task.js';
+import type { Split, Task } from '../task/task.js';
 import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
-import { type Accuracies, accuracies, evaluateNow, type OnEvaluation } from './grpo-evaluation.js';
+import {
+  type Accuracies,
+  accuracies,
+  evaluateNow,
+  evaluationProblems,
+  type OnEvaluation,
+} from './grpo-evaluation.js';
 import { type GrpoOptions, grpoOptions } from './grpo-options.js';
 import { type GrpoSample, type Job, logLine, sampleBatch } from './grpo-rollout.js';
 import { updatePolicy } from './grpo-update.js';
@@ -168,7 +174,7 @@ async function* run(
   device: Device,
   moreRewards: boolean,
 ): AsyncGenerator<GrpoStep, GrpoSummary> {
-  const save = saveModel(o.save, input.resume !== undefined);
+  const save = saveModel(o, input.resume !== undefined);
   let reference: Llama | null = null;
   const active = openActiveRun<State>({
     device,
@@ -297,23 +303,29 @@ function templateOf(o: GrpoOptions, task: Task, { tokenizer }: Policy): PromptTe
 /** Refuses a model that the task does not fit, before anything is generated. */
 function checkFit({ llama, tokenizer }: Policy, task: Task, template: PromptTemplate, o: GrpoOptions): void {
   const context = llama.config.maxPositionEmbeddings;
-  for (let i = 0; i < 32; i++) {
-    const length = encodePrompt(template, tokenizer, task.prompt(task.problem('train', i, o.seed))).length;
-    if (length >= context) {
-      throw refuse(
-        'bad-input',
-        `tokens of prompt ${i} of task ${task.name}`,
-        length,
-        `the model's context is ${context}`,
-      );
+  const check = (split: Split, problems: readonly unknown[]) => {
+    for (const [i, problem] of problems.entries()) {
+      const { length } = encodePrompt(template, tokenizer, task.prompt(problem));
+      if (length < context) continue;
+      const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
+      throw refuse('bad-input', `tokens of ${split} prompt ${i} of task ${task.name}`, length, remedy);
     }
-  }
+  };
+  // All that a data set has, as far as the run will come; of endless problems some.
+  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
+  const asked = (o.steps * rounds * o.batchSize) / o.numGenerations;
+  const length = Math.min(asked, task.size?.train ?? 1000);
+  check(
+    'train',
+    Array.from({ length }, (_, i) => task.problem('train', i, o.seed)),
+  );
+  check('heldout', evaluationProblems(task, o));
   if (o.maxCompletionLength >= context) {
     throw refuse(
       'bad-input',
       'maxCompletionLength',
       o.maxCompletionLength,
-      `the model's context is ${context}, prompt included`,
+      `the model's context is ${context}, prompt included: give less`,
     );
   }
 }

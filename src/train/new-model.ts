@@ -30,6 +30,20 @@ export const newModelFields = {
 };
 export type NewModelFields = z.output<z.ZodObject<typeof newModelFields>>;
 
+/** A model that is there has its sizes and its tokenizer. @throws RetortError bad-input where others are given too */
+export function checkNewModelFields(
+  command: string,
+  given: z.input<z.ZodObject<typeof newModelFields>>,
+): void {
+  if (given.model === undefined) return;
+  const { model, ...fields } = newModelFields;
+  for (const name of Object.keys(fields) as (keyof typeof fields)[]) {
+    if (given[name] === undefined) continue;
+    const remedy = `it is for a new model, and ${given.model} is to be gone on from: give one of the two`;
+    throw refuse('bad-input', `option ${name} of ${command} with a model`, given[name], remedy);
+  }
+}
+
 /** The configuration of a new model. @throws RetortError bad-input */
 export function newModelConfig(o: NewModelFields, tokenizer: Tokenizer): LlamaConfig {
   if (o.headDim === undefined && o.dModel % o.heads !== 0) {

@@ -1,8 +1,11 @@
 // Options of the loops: what every run takes, and their checks with errors that name option, value and remedy.
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
+import { isAbsolute, relative, resolve, sep } from 'node:path';
 import { z } from 'zod';
+import { fileProblem, systemCode } from '../checkpoint/files.js';
 import { writeModelFolder } from '../checkpoint/folder.js';
 import { refuse } from '../errors.js';
+import { remedyOf } from '../remedy.js';
 import { type Policy, policyFiles } from './policy.js';
 
 const positive = z.number().positive();
@@ -39,9 +42,15 @@ export const runFields = {
   logCompletions: z.number().int().min(0).default(16).describe('completions of a step that are recorded'),
 };
 
+/** Whether a path is a folder or somewhere in it. */
+function isWithin(folder: string, path: string): boolean {
+  const way = relative(resolve(folder), resolve(path));
+  return way.split(sep)[0] !== '..' && !isAbsolute(way);
+}
+
 /** Checks options and fills the defaults. @throws RetortError bad-input naming the option, its value and the remedy */
 export function parseOptions<S extends z.ZodObject>(command: string, schema: S, given: unknown): z.output<S> {
-  const result = schema.safeParse(given);
+  const result = schema.safeParse(given, { error: remedyOf });
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   if (issue.code === 'unrecognized_keys') {
@@ -55,19 +64,23 @@ export function parseOptions<S extends z.ZodObject>(command: string, schema: S, 
 /**
  * Checks now that a model can be saved to a folder, and gives the function that does it at the end. A resumed run has
  * perhaps saved already; then nothing is to do.
- * @throws RetortError bad-input where the folder holds other files
+ * @throws RetortError bad-input where the folder holds other files, or will hold the run
  */
-export function saveModel(dir: string | undefined, resumed: boolean): (policy: Policy) => string | null {
+export function saveModel(
+  { save: dir, out }: { readonly save?: string; readonly out?: string },
+  resumed: boolean,
+): (policy: Policy) => string | null {
   if (dir === undefined) return () => null;
-  const full = existsSync(dir) && readdirSync(dir).length > 0;
-  if (full && !resumed) {
-    throw refuse(
-      'bad-input',
-      'folder to save the model to',
-      dir,
-      'it holds other files: name a new or empty folder',
-    );
+  const wrong = (why: string) =>
+    refuse('bad-input', 'folder to save the model to', dir, `${why}: name a new or empty folder`);
+  let full = false;
+  try {
+    full = readdirSync(dir).length > 0;
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw wrong(fileProblem(error));
   }
+  if (full && !resumed) throw wrong('it holds other files');
+  if (out !== undefined && isWithin(dir, out)) throw wrong('the run is written there (--out)');
   return (policy) => {
     if (!full) writeModelFolder(dir, policyFiles(policy));
     return dir;

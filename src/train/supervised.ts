@@ -12,7 +12,7 @@ import type { Split, Task } from '../task/task.js';
 import type { Example } from '../text/dataset.js';
 import { getTemplate } from '../text/template.js';
 import { documentExamples, type ExampleSource, fileExamples, traceExamples, wholeText } from './examples.js';
-import { makeNewPolicy, newModelFields } from './new-model.js';
+import { checkNewModelFields, makeNewPolicy, newModelFields } from './new-model.js';
 import { optimizerFields, parseOptions, runFields, saveModel } from './options.js';
 import { completionLogprobs, eachPass, tokensOf } from './packing.js';
 import { loadPolicy, type Policy } from './policy.js';
@@ -142,6 +142,8 @@ async function* supervised(
   } = input;
   const given = { ...rest, task: typeof input.task === 'string' ? input.task : input.task?.name };
   const o = parseOptions(command, supervisedOptions, given);
+  // A resumed run's options have their defaults filled in.
+  if (resume === undefined) checkNewModelFields(command, input);
   if (!input.task === !o.data) {
     throw refuse(
       'bad-input',
@@ -167,15 +169,16 @@ async function* run(
   device: Device,
   { resume, signal, warn }: { resume?: string; signal?: AbortSignal; warn: (message: string) => void },
 ): AsyncGenerator<SupervisedStep, SupervisedSummary> {
-  const save = saveModel(o.save, resume !== undefined);
+  const save = saveModel(o, resume !== undefined);
   let prepared: Prepared | null = null;
   /** Reads and checks the data, once, as soon as there is a policy: wrong data must not begin a run. */
   const prepare = (policy: Policy): Prepared => {
     if (prepared) return prepared;
     const train = sourceOf(command, o, task, policy, 'train') as ExampleSource;
     const heldout = sourceOf(command, o, task, policy, 'heldout');
-    checkExamples(train, policy);
-    prepared = { train, heldout, steps: o.steps ?? stepsOfEpochs(train, o, policy) };
+    if (task) checkTraces(train, 1000);
+    if (task && heldout) checkTraces(heldout, o.evalExamples);
+    prepared = { train, heldout, steps: o.steps ?? stepsOfEpochs(train, o) };
     return prepared;
   };
   const active = openActiveRun<State>({
@@ -207,7 +210,7 @@ async function* run(
     let evalLoss: number | null = null;
     for (let step = active.startStep + 1; step <= steps; step++) {
       const began = performance.now();
-      const { examples, next } = take(train, state.nextExample, perStep, policy);
+      const { examples, next } = take(train, state.nextExample, perStep);
       const learningRate = learningRateAt(step - 1, steps, o);
       optimizer.clearGradients();
       const loss = await meanLoss(policy.llama, examples, o.batchTokens, true);
@@ -272,14 +275,10 @@ function sourceOf(
   { llama, tokenizer }: Policy,
   split: Split,
 ): ExampleSource | null {
+  const context = llama.config.maxPositionEmbeddings;
   if (task) {
-    const source = traceExamples(
-      task,
-      split,
-      tokenizer,
-      getTemplate(o.template ?? task.template, tokenizer),
-      o.seed,
-    );
+    const template = getTemplate(o.template ?? task.template, tokenizer);
+    const source = traceExamples(task, split, tokenizer, template, o.seed, context);
     if (command === 'sft') return source;
     return {
       size: source.size,
@@ -291,29 +290,17 @@ function sourceOf(
   }
   const path = split === 'train' ? o.data : o.evalData;
   if (!path) return null;
-  if (command === 'pretrain')
-    return documentExamples(path, tokenizer, llama.config.maxPositionEmbeddings, o.seed);
-  return fileExamples(path, tokenizer, getTemplate(o.template ?? 'raw', tokenizer), o.seed);
+  if (command === 'pretrain') return documentExamples(path, tokenizer, context, o.seed);
+  return fileExamples(path, tokenizer, getTemplate(o.template ?? 'raw', tokenizer), o.seed, context);
 }
 
-function checkLength(e: Example, index: number, { llama }: Policy): void {
-  const context = llama.config.maxPositionEmbeddings;
-  if (tokensOf(e) <= context) return;
-  throw refuse(
-    'bad-input',
-    `tokens of example ${index}`,
-    tokensOf(e) + 1,
-    `the model's context is ${context}: shorten it or use a longer context`,
-  );
-}
-
-/** Refuses examples that are too long before the first step, as far as they can be seen. */
-function checkExamples(source: ExampleSource, policy: Policy): void {
-  for (let i = 0; i < Math.min(source.size ?? 1000, 100_000); i++) checkLength(source.at(i), i, policy);
+/** Makes a task's traces, all of a data set and some of those that never end: a wrong one is refused now. */
+function checkTraces(source: ExampleSource, some: number): void {
+  for (let i = 0; i < (source.size ?? some); i++) source.at(i);
 }
 
 /** Optimizer steps that cover the epochs. */
-function stepsOfEpochs(source: ExampleSource, o: SupervisedOptions, policy: Policy): number {
+function stepsOfEpochs(source: ExampleSource, o: SupervisedOptions): number {
   if (source.size === null) {
     if (o.epochs !== undefined)
       throw refuse('bad-input', 'epochs of an endless source', o.epochs, 'give steps instead');
@@ -322,23 +309,17 @@ function stepsOfEpochs(source: ExampleSource, o: SupervisedOptions, policy: Poli
   const examples = Math.ceil((o.epochs ?? 1) * source.size);
   let steps = 0;
   for (let at = 0; at < examples; steps++) {
-    at = take(source, at, o.batchTokens * o.gradientAccumulationSteps, policy).next;
+    at = take(source, at, o.batchTokens * o.gradientAccumulationSteps).next;
   }
   return steps;
 }
 
 /** The next examples that fit into `tokens`, one at least. */
-function take(
-  source: ExampleSource,
-  from: number,
-  tokens: number,
-  policy: Policy,
-): { examples: Example[]; next: number } {
+function take(source: ExampleSource, from: number, tokens: number): { examples: Example[]; next: number } {
   const examples: Example[] = [];
   let next = from;
   for (let total = 0; ; next++) {
     const example = source.at(next);
-    checkLength(example, next, policy);
     total += tokensOf(example);
     if (examples.length > 0 && total > tokens) return { examples, next };
     examples.push(example);

@@ -37,7 +37,8 @@ const echo = defineTask<{ digit: number }>({
   template: 'terse',
 });
 
-const tiny = { dModel: 32, layers: 2, heads: 2, context: 32, batchTokens: 256 };
+const batchTokens = 256;
+const tiny = { dModel: 32, layers: 2, heads: 2, context: 32, batchTokens };
 
 async function finish<S, R>(loop: AsyncGenerator<S, R>): Promise<{ steps: S[]; result: R }> {
   const steps: S[] = [];
@@ -49,7 +50,9 @@ async function finish<S, R>(loop: AsyncGenerator<S, R>): Promise<{ steps: S[]; r
 }
 
 const learn = (input: SupervisedInput) =>
-  finish<SupervisedStep, SupervisedSummary>(sft({ device, ...tiny, ...input }));
+  finish<SupervisedStep, SupervisedSummary>(
+    sft({ device, ...(input.model ? { batchTokens } : tiny), ...input }),
+  );
 
 let base: string | null = null;
 /** A model that knows the format and is right about half of the time. */
