@@ -1,7 +1,7 @@
 // What people read: durations, tables, rows that fit, text that a terminal does not obey.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { duration, percentWithInterval, printable, rowsOf, table } from './terminal.js';
+import { duration, percentWithInterval, printable, rowsOf, table, widthOf } from './terminal.js';
 
 test('durations', () => {
   assert.deepEqual([0, 59.4, 59.6, 200, 3599, 3600, 7500].map(duration), [
@@ -34,6 +34,10 @@ test('fields are joined into rows of at most the width, none is left out', () =>
   assert.deepEqual(rowsOf(['aaa', 'bbb', 'ccc'], 8), ['aaa  bbb', 'ccc']);
   assert.deepEqual(rowsOf(['aaa', 'too long for it', 'c'], 8), ['aaa', 'too long for it', 'c']);
   assert.deepEqual(rowsOf([], 8), []);
+});
+
+test('the width of a terminal, and of one that does not know it', () => {
+  assert.deepEqual([{ columns: 100 }, { columns: 0 }, {}].map(widthOf), [99, 79, 79]);
 });
 
 test('control characters of a model do not reach the terminal', () => {

@@ -21,10 +21,15 @@ export function dim(text: string): string {
   return live ? styleText('dim', text) : text;
 }
 
+/** Characters that fit on a row. Some terminals, those that `script` and Docker make, say 0: they do not know. */
+export function widthOf({ columns }: { readonly columns?: number }): number {
+  return (columns || 80) - 1;
+}
+
 /** Draws rows that the next ones replace; each is cut to the width of the terminal. Without a terminal: nothing. */
 export function drawLive(rows: readonly string[]): void {
   if (!live) return;
-  const width = (process.stderr.columns ?? 80) - 1;
+  const width = widthOf(process.stderr);
   const cut = rows.map((row) => [...row].slice(0, width).join(''));
   clearLive();
   process.stderr.write(cut.join('\n'));
@@ -40,7 +45,7 @@ export function clearLive(): void {
 }
 
 /** Joins fields into rows that fit the terminal. */
-export function rowsOf(fields: readonly string[], width = (process.stderr.columns ?? 80) - 1): string[] {
+export function rowsOf(fields: readonly string[], width = widthOf(process.stderr)): string[] {
   const rows: string[] = [];
   for (const field of fields) {
     const longer = rows.length > 0 ? `${rows[rows.length - 1]}  ${field}` : field;

@@ -130,7 +130,7 @@ function readInput(input: GrpoInput): { o: GrpoOptions; given: Readonly<Record<s
   const { resume, device, signal, onProgress, onEvaluation, onRewardFailure, warn, ...rest } = input;
   const given = {
     ...rest,
-    task: typeof input.task === 'string' ? input.task : input.task.name,
+    task: typeof input.task === 'string' ? input.task : input.task?.name,
     rewards: (input.rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
   };
   const parsed = parseOptions('grpo', grpoOptions, given);

@@ -6,6 +6,7 @@ import { fileProblem, systemCode } from '../checkpoint/files.js';
 import { writeModelFolder } from '../checkpoint/folder.js';
 import { refuse } from '../errors.js';
 import { remedyOf } from '../remedy.js';
+import { nearest } from '../task/options.js';
 import { type Policy, policyFiles } from './policy.js';
 
 const positive = z.number().positive();
@@ -54,7 +55,9 @@ export function parseOptions<S extends z.ZodObject>(command: string, schema: S, 
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   if (issue.code === 'unrecognized_keys') {
-    throw refuse('bad-input', `option of ${command}`, issue.keys[0], 'there is no such option; see --help');
+    const guess = nearest(issue.keys[0], Object.keys(schema.shape));
+    const remedy = `there is no such option; ${guess ? `did you mean ${guess}?` : 'see --help'}`;
+    throw refuse('bad-input', `option of ${command}`, issue.keys[0], remedy);
   }
   const name = issue.path.join('.');
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], given);

@@ -370,7 +370,8 @@ test('options that cannot be are refused before anything is made', async () => {
     [{ maxCompletionLength: 1000 }, /maxCompletionLength: got 1000; .*context is 32/],
     [{ model: join(folder, 'nowhere') }, /nowhere/],
     [{ task: 'countdwn' }, /did you mean countdown/],
-    [{ ...({ bathSize: 3 } as object) }, /bathSize/],
+    [{ ...({ bathSize: 3 } as object) }, /got "bathSize"; there is no such option; did you mean batchSize\?/],
+    [{ ...({ task: undefined } as object) }, /option task of grpo: got undefined/],
   ];
   for (const [options, message] of cases) {
     await assert.rejects(
