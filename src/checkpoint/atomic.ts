@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { RetortError } from '../errors.js';
-import { fileProblem, systemCode } from './files.js';
+import { fileProblem, makeFolder, systemCode } from './files.js';
 
 /** A system error while writing, as the error that users see; other errors pass unchanged. */
 export function storageError(error: unknown, path: string, intact: string): unknown {
@@ -92,7 +92,7 @@ export function writeDirectoryAtomically(finalPath: string, fill: (temporaryPath
   const next = temporary(finalPath);
   let placed = false;
   try {
-    fs.mkdirSync(parent, { recursive: true });
+    makeFolder(parent);
     recoverDirectory(finalPath);
     fs.mkdirSync(next);
     fill(next);

@@ -1,5 +1,6 @@
 // Reading small files: text and JSON checked against a schema, with errors that name the file and the field.
-import { readFileSync } from 'node:fs';
+import fs from 'node:fs';
+import { dirname } from 'node:path';
 import type { z } from 'zod';
 import { type ErrorCode, RetortError } from '../errors.js';
 
@@ -31,13 +32,29 @@ export function fileProblem(error: unknown): string {
 }
 
 /**
+ * Makes a folder and those above it that are missing. Not by mkdir's own recursion, which never returns on file systems
+ * that take no folders, /proc for one.
+ */
+export function makeFolder(path: string): void {
+  try {
+    fs.mkdirSync(path);
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST' && fs.statSync(path).isDirectory()) return;
+    const parent = dirname(path);
+    if (systemCode(error) !== 'ENOENT' || fs.existsSync(parent)) throw error;
+    makeFolder(parent);
+    fs.mkdirSync(path);
+  }
+}
+
+/**
  * Reads a text file as UTF-8.
  * @param remedy what the user can do when it cannot be read
  * @throws RetortError with `code`, naming the path and the reason.
  */
 export function readTextFile(path: string, code: ErrorCode, remedy: string): string {
   try {
-    return readFileSync(path, 'utf8');
+    return fs.readFileSync(path, 'utf8');
   } catch (error) {
     throw new RetortError(code, `cannot read ${path}: ${fileProblem(error)}; ${remedy}`, { cause: error });
   }

@@ -292,3 +292,10 @@ test('killed at any file operation, a run has a whole checkpoint and goes on', (
   }
   assert.deepEqual([...reached].sort(), [1, 2]);
 });
+
+test('folders above are made; a file system that takes no folders is an error, not a wait', () => {
+  const deep = join(dir, 'a', 'b');
+  createRun(deep, {});
+  assert.ok(fs.existsSync(join(deep, 'config.json')));
+  if (process.platform === 'linux') assert.throws(() => createRun('/proc/retort-run', {}), /retort-run/);
+});

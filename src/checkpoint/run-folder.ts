@@ -12,7 +12,7 @@ import {
   writeDirectoryAtomically,
   writeFileAtomically,
 } from './atomic.js';
-import { fileProblem, parseJson, readTextFile, systemCode } from './files.js';
+import { fileProblem, makeFolder, parseJson, readTextFile, systemCode } from './files.js';
 import { fillModelFolder, type ModelFiles, type ModelFolder, readModelFolder } from './folder.js';
 import { type JsonlWriter, openJsonlWriter } from './jsonl.js';
 import { type NamedTensor, openSafetensors, type SafetensorsFile, writeSafetensors } from './safetensors.js';
@@ -36,7 +36,7 @@ const CHECKPOINT_FORMAT = 'retort-checkpoint/1';
 export function createRun(dir: string, config: unknown): Run {
   let entries: string[];
   try {
-    fs.mkdirSync(dir, { recursive: true });
+    makeFolder(dir);
     // Killed while config.json was written: nothing of a run is there yet.
     entries = fs.readdirSync(dir).filter((name) => !name.endsWith('.tmp'));
   } catch (error) {
