@@ -18,7 +18,7 @@ export interface Measured {
 const ROUNDS = 500_000;
 
 /** FLOP/s of the loop on all threads of the device, now. */
-function peakNow(device: Device): number {
+export function peakNow(device: Device): number {
   const mark = device.mark();
   const out = device.temporary([device.threads]);
   const kernel = device.kernel('peak', peakKernel);

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { createDevice } from '../compute/device/device.js';
 import { measure, median } from './bench-measure.js';
 import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
+import { profile } from './bench-profile.js';
 
 test('operations of a token, by hand', () => {
   const d = 128;
@@ -43,6 +44,29 @@ test('work is measured beside the multiply-add loop', async () => {
     const { parameters, gradients, optimizer, kvCache } = device.memory();
     const left = [parameters, gradients, optimizer, kvCache].map((kind) => kind.current);
     assert.deepEqual(left, [0, 0, 0, 0]);
+  } finally {
+    await device.close();
+  }
+});
+
+test('a profile counts what the step does, and leaves the device as it was', async () => {
+  const device = createDevice({ threads: 2 });
+  try {
+    const { launch } = device;
+    const shape = { batch: 2, sequence: 8 };
+    const { kernels, outside, secondsPerStep } = withTraining(device, 32, shape, (step) =>
+      profile(device, 1, step),
+    );
+    assert.equal(device.launch, launch);
+    assert.ok(secondsPerStep > 0 && outside > 0 && outside < 1);
+    const shares = kernels.reduce((sum, k) => sum + k.shareOfTime, outside);
+    assert.ok(Math.abs(shares - 1) < 1e-9);
+    const products = kernels.filter(({ kernel }) => kernel.startsWith('matmul'));
+    const flops = products.reduce((sum, k) => sum + k.flops, 0);
+    // Panels and tails count as whole vectors, so the count is above the model's.
+    const least = 16 * (trainFlops(benchConfig(32, 8), 8) - 6 * 4 * 32 * 8);
+    assert.ok(flops >= 0.95 * least && flops < 3 * least, `${flops} of ${least}`);
+    assert.ok(kernels.every((k) => k.launches >= 1 && k.bytes > 0));
   } finally {
     await device.close();
   }

@@ -4,15 +4,18 @@ import { availableParallelism } from 'node:os';
 import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
 import { matmul, pack } from '../compute/op/linear/linear.js';
+import { refuse } from '../errors.js';
 import { disassemble } from './bench-disassemble.js';
 import { type Measured, measure } from './bench-measure.js';
 import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
+import { type Profile, profile, profileTable } from './bench-profile.js';
 import { addThreads, whole } from './flags.js';
 import { type CommonOptions, percent, printResult, say, table } from './terminal.js';
 
 interface BenchFlags extends CommonOptions {
   readonly threads?: number;
   readonly runs: number;
+  readonly profile?: boolean;
   readonly disassemble?: string;
 }
 
@@ -34,10 +37,12 @@ export function addBench(program: Command): void {
       new Argument('[what]', 'what to measure').choices(['matmul', 'train', 'decode', 'all']).default('all'),
     )
     .option('--runs <n>', 'runs of which the median is taken', whole(1), 5)
+    .option('--profile', 'time, bytes and share of the peak of each kernel in a training and a decoding step')
     .option('--disassemble <kernel>', "print a kernel's x86-64 code instead of measuring")
-    .action((what: string, o: BenchFlags) =>
-      o.disassemble === undefined ? bench(what, o) : printCode(o.disassemble, o),
-    );
+    .action((what: string, o: BenchFlags) => {
+      if (o.disassemble !== undefined) return printCode(o.disassemble, o);
+      return o.profile ? printProfiles(what, o) : bench(what, o);
+    });
   addThreads(command);
 }
 
@@ -45,6 +50,32 @@ async function printCode(name: string, o: BenchFlags): Promise<void> {
   const kernels = await disassemble(name);
   printResult(o, { kernels }, () =>
     kernels.map(({ kernel, instructions }) => [`${kernel}:`, ...instructions].join('\n')).join('\n\n'),
+  );
+}
+
+async function printProfiles(what: string, o: BenchFlags): Promise<void> {
+  if (what === 'matmul') throw refuse('bad-input', 'what to profile', what, 'use train, decode or all');
+  const found: { title: string; dModel: number; profile: Profile }[] = [];
+  await withDevice(o.threads ?? availableParallelism(), (device) => {
+    for (const dModel of WIDTHS) {
+      if (what !== 'decode') {
+        const title = `train, d ${dModel}, batch ${TRAIN.batch} x ${TRAIN.sequence}`;
+        say(title);
+        const result = withTraining(device, dModel, TRAIN, (step) => profile(device, 1, step));
+        found.push({ title, dModel, profile: result });
+      }
+      if (what === 'train') continue;
+      for (const batch of DECODE.batches) {
+        const title = `decode, d ${dModel}, batch ${batch}`;
+        say(title);
+        const shape = { batch, tokens: DECODE.tokens };
+        const result = withDecoding(device, dModel, shape, (round) => profile(device, DECODE.tokens, round));
+        found.push({ title, dModel, profile: result });
+      }
+    }
+  });
+  printResult(o, { profiles: found }, () =>
+    found.map(({ title, profile }) => profileTable(title, profile)).join('\n\n'),
   );
 }
 

@@ -7,7 +7,6 @@ import {
   type Buffer,
   type Builder,
   buildKernel,
-  type F32,
   type I32,
   type Variable,
   type Vec,
@@ -169,7 +168,10 @@ function matmulTile(b: Builder, t: Tile): void {
   atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
 }
 
-/** Packs A[k, m] (row distance lda) into tiles of its columns, the last column again for those past the end. An item is a tile. */
+/**
+ * Packs A[k, m] (row distance lda) into tiles of its columns; what a tile has past the last column is unspecified. An item
+ * is a tile. Whole vectors are written, of which the next step's overwrite what is too much; at the tile's end they are cut.
+ */
 export function packTilesKernel(target: TargetInfo): Kernel {
   return buildKernel(
     'pack-tiles',
@@ -177,20 +179,30 @@ export function packTilesKernel(target: TargetInfo): Kernel {
     { source: 'f32*', packed: 'f32*', m: 'i32', k: 'i32', lda: 'i32' },
     (b, p) => {
       const rows = tileRows(target);
+      const vectors = Array.from({ length: Math.ceil(rows / b.lanes) }, (_, v) => v * b.lanes);
+      // Whole vectors of these would reach past the tile's end.
+      const cutSteps = Math.ceil((vectors.length * b.lanes - rows) / rows);
       b.items((tile) => {
         const row = b.mul(tile, rows);
         const start = b.mul(b.mul(tile, p.k), rows);
-        const copy = (element: (at: I32, r: number) => F32) =>
-          b.loop(0, p.k, 1, (k) => {
+        const last = b.max(0, b.sub(p.k, cutSteps));
+        const columns = b.sub(p.m, row);
+        const copy = (count: (lane: number) => I32 | undefined) => {
+          const move = (k: I32, cut: boolean) => {
             const from = b.add(row, b.mul(k, p.lda));
             const to = b.add(start, b.mul(k, rows));
-            for (let r = 0; r < rows; r++) b.store(p.packed, to, element(from, r), undefined, r);
-          });
+            for (const lane of vectors) {
+              const size = cut && rows - lane < b.lanes ? b.int(rows - lane) : undefined;
+              b.store(p.packed, to, b.loadVec(p.source, from, count(lane), lane), size, lane);
+            }
+          };
+          b.loop(0, last, 1, (k) => move(k, false));
+          b.loop(last, p.k, 1, (k) => move(k, true));
+        };
         b.if(
-          b.le(b.add(row, rows), p.m),
-          () => copy((at, r) => b.load(p.source, at, r)),
-          // The last tile hangs over the edge: its last column stands for those that are not there.
-          () => copy((at, r) => b.load(p.source, b.add(at, b.min(b.int(r), b.sub(b.sub(p.m, row), 1))))),
+          b.le(b.lanes * vectors.length, columns),
+          () => copy(() => undefined),
+          () => copy((lane) => b.sub(columns, lane)),
         );
       });
     },

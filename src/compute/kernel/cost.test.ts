@@ -1,0 +1,45 @@
+// Costs against counts made by hand.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { buildKernel } from './builder.js';
+import { costOf } from './cost.js';
+import type { TargetInfo } from './ir.js';
+
+const target: TargetInfo = { name: 'interpreter', lanes: 4, vectorRegisters: 16, fusedMulAdd: true };
+const none = () => {
+  throw new Error('nothing is read');
+};
+
+test('a matrix product: loops are multiplied', () => {
+  const kernel = buildKernel('product', target, { a: 'f32*', c: 'f32*', k: 'i32' }, (b, p) =>
+    b.items((item) => {
+      const sum = b.variable(b.zero());
+      b.loop(0, p.k, 1, (k) => sum.set(b.mulAdd(b.splat(b.load(p.a, k)), b.loadVec(p.a, k), sum.get())));
+      b.store(p.c, b.mul(item, 4), sum.get());
+    }),
+  );
+  const [items, k] = [1e6, 1e6];
+  assert.deepEqual(costOf(kernel, [0, items, 0, k], none), {
+    flops: items * k * 2 * 4,
+    loaded: items * k * (4 + 16),
+    stored: items * 16,
+  });
+});
+
+test('loops that depend on the counter, on a table, on a variable', () => {
+  const kernel = buildKernel('triangle', target, { n: 'i32*', x: 'f32*' }, (b, p) => {
+    const length = b.variable(b.int(0));
+    b.items((item) => {
+      length.set(b.add(length.get(), b.loadInt(p.n, item)));
+      b.loop(0, length.get(), 1, (i) => {
+        b.if(b.lt(i, item), () => b.store(p.x, i, b.add(b.load(p.x, i), 1)));
+      });
+    });
+  });
+  const table = [3, 0, 5];
+  // Lengths 3, 3, 8, of which 0, 1, 2 turns store.
+  assert.deepEqual(
+    costOf(kernel, [0, 3, 0], (_, i) => table[i]),
+    { flops: 3, loaded: 3 * 4 + 3 * 4, stored: 3 * 4 },
+  );
+});
