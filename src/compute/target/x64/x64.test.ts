@@ -1,5 +1,6 @@
 // The x86-64 target against the interpreter, bit for bit, on random kernels whose buffers end at guard pages.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { randomKernel } from '../../../../test/support/random-kernel.js';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
@@ -15,6 +16,8 @@ function difference(wanted: Arrays, got: Arrays): string | undefined {
       if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
   return undefined;
 }
+
+const skip = whyNotX64() ?? false;
 
 for (const instructions of ['avx2', 'avx512'] as const) {
   const target = X64_TARGETS[instructions];
@@ -36,3 +39,49 @@ for (const instructions of ['avx2', 'avx512'] as const) {
       assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
     });
 }
+
+/** Runs code in a process of its own and gives its output. */
+function inProcess(code: string, env: Record<string, string> = {}) {
+  return spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+    encoding: 'utf8',
+    env: { ...process.env, RETORT_TARGET: undefined, ...env },
+  });
+}
+const device = JSON.stringify(new URL('../../device/device.js', import.meta.url).href);
+
+test('elsewhere kernels run as WebAssembly, without a word', () => {
+  const { stdout, stderr } = inProcess(`
+    Object.defineProperty(process, 'arch', { value: 'arm64' });
+    const { createDevice } = await import(${device});
+    console.log(createDevice({ threads: 1 }).target.name, createDevice({ threads: 1 }).target.name);
+  `);
+  assert.equal(stdout.trim(), 'wasm wasm');
+  assert.equal(stderr, '');
+});
+
+test('asked for where there is none, machine code is refused with the reason', () => {
+  const { stderr, status } = inProcess(
+    `Object.defineProperty(process, 'platform', { value: 'darwin' });
+    const { createDevice } = await import(${device});
+    createDevice({ threads: 1 });`,
+    { RETORT_TARGET: 'x64' },
+  );
+  assert.notEqual(status, 0);
+  assert.match(stderr, /use wasm: machine code is made for Linux on x86-64, not darwin on x64/);
+});
+
+test('where koffi does not load, WebAssembly is taken and the reason said once', { skip }, () => {
+  const { stdout, stderr } = inProcess(`
+    import { Module } from 'node:module';
+    const load = Module._load;
+    Module._load = function (name, ...rest) {
+      if (name === 'koffi') throw new Error('no koffi here');
+      return load.call(this, name, ...rest);
+    };
+    const { createDevice } = await import(${device});
+    console.log(createDevice({ threads: 1 }).target.name, createDevice({ threads: 1 }).target.name);
+  `);
+  assert.equal(stdout.trim(), 'wasm wasm');
+  assert.equal(stderr.match(/RetortWarning/g)?.length, 1);
+  assert.match(stderr, /WebAssembly.*no koffi here/);
+});
