@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { COUNTDOWN_BASE, lastJson, MAIN, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
 import { whenThere } from './support/kills.js';
+import { noStories, stories } from './support/shared.js';
 
 type Interval = readonly [number, number];
 const inside = (value: number, [low, high]: Interval) => low <= value && value <= high;
@@ -102,15 +103,11 @@ test('generate: the same tokens as text and as JSON, whatever the threads', asyn
   assert.equal(stopped.stdout, `${json.text.split('</think>')[0]}\n`);
 });
 
-const STORIES = join(ROOT, '../shared/models/stories260K');
-
-test('generate: the published text of stories260K', {
-  skip: !existsSync(STORIES) && 'the model is not here',
-}, async () => {
+test('generate: the published text of stories260K', { skip: noStories }, async () => {
   const args = [
     'generate',
     '--model',
-    STORIES,
+    stories as string,
     '--prompt',
     '',
     '--temperature',

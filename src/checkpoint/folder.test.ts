@@ -4,12 +4,12 @@ import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
+import { noStories, stories } from '../../test/support/shared.js';
 import { RetortError } from '../errors.js';
 import { elementCount, type LlamaConfig } from '../model/config.js';
 import { checkVocabulary, type ModelFolder, readModelFolder, writeModelFolder } from './folder.js';
 import { type NamedTensor, writeSafetensors } from './safetensors.js';
 
-const stories = '../shared/models/stories260K';
 const scratch = fs.mkdtempSync(join(tmpdir(), 'retort-folder-'));
 after(() => fs.rmSync(scratch, { recursive: true, force: true }));
 const dir = join(scratch, 'model');
@@ -49,7 +49,7 @@ function tensorsOf(
 }
 
 /** Writes a small valid folder and gives its tensors. */
-function writeSmall(): NamedTensor[] {
+function writeSmall(): (NamedTensor & { data: Float32Array })[] {
   const shapes: Array<[string, number[]]> = [
     ['model.embed_tokens.weight', [10, 6]],
     ['model.layers.0.input_layernorm.weight', [6]],
@@ -79,8 +79,8 @@ const refused = (message: RegExp) => (error: unknown) => {
   return true;
 };
 
-test('stories260K is read, and written again with the same bytes of weights', () => {
-  const folder = readModelFolder(stories);
+test('stories260K is read, and written again with the same bytes of weights', { skip: noStories }, () => {
+  const folder = readModelFolder(stories as string);
   assert.equal(folder.config.headDim, 8);
   assert.deepEqual(folder.config.eosTokenIds, [2]);
   const tensors = tensorsOf(folder);
@@ -224,10 +224,9 @@ test('weights that are not finite are named', () => {
 });
 
 test('a tied model may hold its head twice; a folder on a missing path names it', () => {
-  const folder = readModelFolder(stories);
-  const tensors = tensorsOf(folder);
-  folder.close();
-  writeModelFolder(dir, { config: folder.config, tensors });
+  const tensors = writeSmall().slice(0, -1);
+  fs.rmSync(dir, { recursive: true });
+  writeModelFolder(dir, { config: { ...config, tieWordEmbeddings: true }, tensors });
   const head = { ...tensors[0]!, name: 'lm_head.weight' };
   writeSafetensors(join(dir, 'model.safetensors'), [...tensors, head]);
   readModelFolder(dir).close();

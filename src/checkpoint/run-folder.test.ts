@@ -120,7 +120,7 @@ test('folders that are no run', () => {
     () => createRun(join(dir, 'notes.txt'), {}),
     refused('bad-input', /a file of that name is in the way/),
   );
-  assert.throws(() => openRun('../shared/models/stories260K'), refused('bad-input', /not that of a run/));
+  assert.throws(() => openRun('models/countdown-base'), refused('bad-input', /not that of a run/));
   fs.writeFileSync(join(dir, 'config.json'), '{"format":"retort-run/9","config":{}}');
   assert.throws(
     () => openRun(dir),

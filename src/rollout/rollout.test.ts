@@ -1,9 +1,9 @@
 // Rollouts: the same completion alone and in any batch, agreement with a full forward pass, limits, stops, memory.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { noStories, stories } from '../../test/support/shared.js';
 import { tinyPolicy } from '../../test/support/tiny.js';
 import { createDevice } from '../compute/device/device.js';
 import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
@@ -108,13 +108,7 @@ test('log-probabilities agree with a full forward pass, at temperature 1 and at 
   await device.close();
 });
 
-const stories = ['../shared/models/stories260K', '../../shared/models/stories260K'].find((dir) =>
-  existsSync(dir),
-);
-
-test('a pretrained model writes its published text', {
-  skip: stories ? false : 'the model stories260K is not here',
-}, async () => {
+test('a pretrained model writes its published text', { skip: noStories }, async () => {
   const device = createDevice({ threads: 2 });
   const policy = loadPolicy(stories as string, device, { trainable: false });
   const [[c]] = await complete(

@@ -1,9 +1,7 @@
 // Every task that ships holds the contract: gold scores 1, splits stay apart, problems repeat and survive JSON.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { gsm8k, noGsm8k } from '../../test/support/shared.js';
 import { RetortError } from '../errors.js';
 import type { ChainSumProblem } from './chain-sum.js';
 import type { CountdownProblem } from './countdown-steps.js';
@@ -15,11 +13,6 @@ import { makeTask, taskHelp, taskNames } from './registry.js';
 import type { Score, Task } from './task.js';
 
 const tagged = (answer: string) => `<think></think><answer>${answer}</answer>`;
-
-// The data lie beside the checkout, or one level further up beside a work tree.
-const root = fileURLToPath(new URL('../../..', import.meta.url));
-const gsm8k = ['../shared/data/gsm8k', '../../shared/data/gsm8k'].map((p) => join(root, p)).find(existsSync);
-const noData = gsm8k === undefined && 'there is no ../shared/data/gsm8k beside this checkout';
 
 const sorted = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b).join(' ');
 
@@ -55,7 +48,7 @@ const rows: Record<string, Row> = {
   gsm8k: {
     make: () => makeTask('gsm8k', { path: gsm8k }),
     identity: (p) => (p as Gsm8kProblem).question,
-    skip: noData,
+    skip: noGsm8k,
   },
 };
 
