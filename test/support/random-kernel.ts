@@ -1,7 +1,9 @@
 // Random kernels with their arguments, to hold targets and the interpreter to each other.
 //
 // A kernel may use every operation, nested loops, conditions, variables and masked tails, over floats of every kind.
-// All indices stay inside the buffers, some up to their very ends, and no bits of a NaN are read as an integer.
+// Some hold more values at once than a processor has registers. All indices stay inside the buffers, some up to their
+// very ends, and no bits of a NaN are read as an integer. Many are sums of terms that change in different loops, that
+// may be negative, read from variables, or as far from 0 as an i32 goes.
 
 import type { Value } from '../../src/compute/kernel/builder.js';
 import {
@@ -50,6 +52,8 @@ const FLOATS = [
   -Infinity,
 ];
 const INTS = [0, 1, -1, 2, 7, 100, -50, 0x7fffffff, -0x80000000, 0x3f800000];
+/** What the scalar `far` may be, which terms of indices bring in and constants take out again. */
+const FAR = [0, 1000, 2 ** 30, 2 ** 31 - 1, -(2 ** 31)];
 
 /** The kernel of this seed, built for the target's lanes. */
 export function randomKernel(seed: number, target: TargetInfo): RandomCase {
@@ -63,7 +67,9 @@ export function randomKernel(seed: number, target: TargetInfo): RandomCase {
     a: 'f32',
     c: 'f32',
     j: 'i32',
+    far: 'i32',
   } as const;
+  const far = FAR[Math.floor(random() * FAR.length)];
   const kernel = buildKernel(`random-${seed}`, target, parameters, (b, bound) => {
     const g: Generator = {
       b,
@@ -72,19 +78,28 @@ export function randomKernel(seed: number, target: TargetInfo): RandomCase {
       ints: [bound.p, bound.q],
       values: { i32: [], f32: [], vec: [], ivec: [], mask: [] },
       variables: [],
+      terms: [{ get: () => bound.far, low: far, high: far }],
+      places: [],
       depth: 0,
     };
     g.values.i32.push(b.begin, b.end, b.part, bound.n, bound.j);
     g.values.f32.push(bound.a, bound.c);
     for (const type of TYPES) variable(g, type);
+    const outside = crowd(g);
     b.items((item) => {
-      block(g, 20, item);
+      inScope(g, () => {
+        know(g, { get: () => item, low: 0, high: 3 });
+        const inside = crowd(g);
+        block(g, 20);
+        for (const v of inside) storeAny(g, v);
+      });
       b.vectors(b.and(bound.n, b.int(31)), (i, count) => {
         const doubled = b.add(b.loadVec(bound.x, i, count), b.loadVec(bound.y, i, count));
         b.store(bound.y, i, doubled, count);
       });
     });
     for (const v of g.variables) storeAny(g, v.get());
+    for (const v of outside) storeAny(g, v);
   });
   const pick = <T>(from: readonly T[]) => from[Math.floor(random() * from.length)];
   const float = () =>
@@ -104,8 +119,16 @@ export function randomKernel(seed: number, target: TargetInfo): RandomCase {
       Math.fround(float()),
       Math.fround(float()),
       int(),
+      far,
     ],
   };
+}
+
+/** An i32 whose bounds are known, so that it may be a term of an index. */
+interface Term {
+  readonly get: () => I32;
+  readonly low: number;
+  readonly high: number;
 }
 
 interface Generator {
@@ -116,6 +139,9 @@ interface Generator {
   /** What can be named at this point. */
   readonly values: { readonly [T in ValueType]: Value<T>[] };
   readonly variables: Variable<ValueType>[];
+  readonly terms: Term[];
+  /** Variables that are terms, too. */
+  readonly places: { readonly variable: Variable<'i32'>; readonly low: number; readonly high: number }[];
   depth: number;
 }
 
@@ -151,14 +177,71 @@ function variable(g: Generator, type: ValueType): void {
   g.variables.push(g.b.variable<ValueType>(some(g, type)));
 }
 
+/** What is made inside cannot be named afterwards. */
+function inScope(g: Generator, body: () => void): void {
+  const lists: unknown[][] = [...TYPES.map((t) => g.values[t]), g.variables, g.terms, g.places];
+  const lengths = lists.map((list) => list.length);
+  body();
+  for (const [i, list] of lists.entries()) list.length = lengths[i];
+}
+
+/** A loop's counter. */
+function know(g: Generator, counter: Term): void {
+  g.values.i32.push(counter.get());
+  g.terms.push(counter);
+}
+
 /** Statements in a scope of their own, where the counter is known, if there is one. */
-function block(g: Generator, length: number, counter?: I32): void {
-  const outer = TYPES.map((t) => g.values[t].length);
-  const variables = g.variables.length;
-  if (counter) g.values.i32.push(counter);
-  for (let i = 0; i < length; i++) statement(g);
-  for (const [i, t] of TYPES.entries()) g.values[t].length = outer[i];
-  g.variables.length = variables;
+function block(g: Generator, length: number, counter?: Term): void {
+  inScope(g, () => {
+    if (counter) know(g, counter);
+    for (let i = 0; i < length; i++) statement(g);
+  });
+}
+
+/** In some kernels, more values of one type than there are registers, all of which are used once more at the end. */
+function crowd(g: Generator): Value[] {
+  if (g.random() < 0.8) return [];
+  const type = pick(g, ['i32', 'f32', 'vec', 'ivec'] as const);
+  const count = Math.floor(g.random() * (type === 'i32' ? 16 : 40));
+  const values = Array.from({ length: count }, () => load(g, type));
+  for (const v of values) keep(g, v);
+  return values;
+}
+
+/** An i32 from 0 to a power of two less one, moved by a constant; or less itself. */
+function newTerm(g: Generator): Term {
+  const { b } = g;
+  const high = pick(g, [1, 3, 7, 31]);
+  const move = pick(g, [0, 0, 5, -3, -40]);
+  const masked = b.and(some(g, 'i32'), b.int(high));
+  const value =
+    g.random() < 0.3
+      ? { get: b.sub(move, masked), low: move - high, high: move }
+      : { get: move === 0 ? masked : b.add(masked, move), low: move, high: move + high };
+  return { ...value, get: () => value.get };
+}
+
+function term(g: Generator): Term {
+  if (g.random() < 0.7) return pick(g, g.terms);
+  const made = newTerm(g);
+  g.terms.push(made);
+  return made;
+}
+
+/** Makes a variable that is a term, or sets one. */
+function changePlace(g: Generator): void {
+  const { get, low, high } = newTerm(g);
+  const known = g.places.filter((p) => p.low <= low && high <= p.high);
+  if (known.length > 0) {
+    pick(g, known).variable.set(get());
+    return;
+  }
+  const place = { variable: g.b.variable(get()), low, high };
+  g.places.push(place);
+  // A read at the place of use, or one from before that may be older than the variable's last change.
+  const early = place.variable.get();
+  g.terms.push({ get: place.variable.get, low, high }, { get: () => early, low, high });
 }
 
 function statement(g: Generator): void {
@@ -167,16 +250,19 @@ function statement(g: Generator): void {
   if (r < 0.08 && g.depth < 3) {
     g.depth++;
     const inner = Math.ceil(g.random() * 8);
-    if (g.random() < 0.5) {
-      const start = g.random() < 0.5 ? 0 : b.and(some(g, 'i32'), b.int(3));
+    if (g.random() < 0.6) {
+      const low = pick(g, [0, 0, 0, -3]);
+      const start = g.random() < 0.5 ? low : b.add(b.and(some(g, 'i32'), b.int(3)), low);
       const end = g.random() < 0.5 ? Math.floor(g.random() * 6) : b.and(some(g, 'i32'), b.int(7));
-      b.loop(start, end, Math.ceil(g.random() * 3), (i) => block(g, inner, i));
+      const counter = { low, high: 6 };
+      b.loop(start, end, Math.ceil(g.random() * 3), (i) => block(g, inner, { get: () => i, ...counter }));
     } else {
       const no = g.random() < 0.5 ? () => block(g, inner) : undefined;
-      b.if(some(g, 'i32'), () => block(g, inner), no);
+      b.if(condition(g), () => block(g, inner), no);
     }
     g.depth--;
-  } else if (r < 0.12) variable(g, pick(g, TYPES));
+  } else if (r < 0.11) variable(g, pick(g, TYPES));
+  else if (r < 0.15) changePlace(g);
   else if (r < 0.22) {
     const v = pick(g, g.variables);
     v.set(some(g, v.get().type));
@@ -191,10 +277,51 @@ function statement(g: Generator): void {
   }
 }
 
+/** Known before, or a comparison that only the statement to come asks for. */
+function condition(g: Generator): I32 {
+  if (g.random() < 0.4) return some(g, 'i32');
+  const type = pick(g, ['i32', 'f32'] as const);
+  return compare(g.b, pick(g, ['lt', 'le', 'eq'] as const), some(g, type), some(g, type)) as I32;
+}
+
+/** A sum of terms and constants, where neither a part of it nor the whole wraps, and what is added to the sum. */
+function sum(g: Generator, size: number): [index: I32, imm: number] {
+  const { b } = g;
+  let [low, high] = [0, 0];
+  const terms: { readonly value: I32; readonly low: number; readonly high: number }[] = [];
+  const count = Math.ceil(g.random() * 4);
+  for (let i = 0; i < count; i++) {
+    const t = term(g);
+    // What is far from 0 comes near it at once, or the sum of two would wrap.
+    const near = Math.abs(t.low) > 500 || g.random() < 0.2 ? pick(g, [0, 3, -1]) - t.low : 0;
+    if (high - low + t.high - t.low > SIZE - size || Math.abs(near) > 2 ** 31 - 1) continue;
+    const value = near === 0 ? t.get() : b.add(t.get(), near);
+    terms.push({ value, low: t.low + near, high: t.high + near });
+    low += t.low + near;
+    high += t.high + near;
+  }
+  const at = Math.floor(g.random() * (SIZE - size - (high - low) + 1));
+  const imm = pick(g, [0, 0, at, -20, 2 ** 28 - 500, 500 - 2 ** 28]);
+  // The index itself is not below 0 either.
+  const added = Math.min(imm, at);
+  terms.push({ value: b.int(at - added - low), low: at - added - low, high: at - added - low });
+  while (terms.length > 1) {
+    const i = Math.floor(g.random() * (terms.length - 1));
+    const [s, t] = terms.splice(i, 2);
+    const whole = g.random() < 0.5 ? b.add(s.value, t.value) : b.add(t.value, s.value);
+    terms.splice(i, 0, { value: whole, low: s.low + t.low, high: s.high + t.high });
+  }
+  return [terms[0].value, added];
+}
+
 /** An index, an offset and a lane count which stay inside a buffer; scalars take one element. */
 function place(g: Generator, scalar: boolean): [index: I32, imm: number, count?: I32] {
   const { b } = g;
   const size = scalar ? 1 : b.lanes;
+  if (g.random() < 0.5) {
+    const [index, imm] = sum(g, size);
+    return [index, imm, g.random() < 0.3 && !scalar ? some(g, 'i32') : undefined];
+  }
   const any = some(g, 'i32');
   const kind = g.random();
   if (kind < 0.5 || scalar) {
@@ -211,11 +338,11 @@ function place(g: Generator, scalar: boolean): [index: I32, imm: number, count?:
   return [some(g, 'i32'), 0, b.min(any, 0)];
 }
 
-function load(g: Generator): Value {
+function load(g: Generator, type: ValueType = pick(g, ['i32', 'f32', 'f32', 'vec', 'vec', 'ivec'])): Value {
   const { b } = g;
-  const scalar = g.random() < 0.4;
+  const scalar = type === 'i32' || type === 'f32';
   const [index, imm, count] = place(g, scalar);
-  if (g.random() < 0.6) {
+  if (type === 'f32' || type === 'vec') {
     const buffer = pick(g, g.floats);
     return scalar ? b.load(buffer, index, imm) : b.loadVec(buffer, index, count, imm);
   }
@@ -253,7 +380,8 @@ function compute(g: Generator): Value {
     () => b.min(s, t),
     () => b.max(s, t),
     () => b.div(x, y),
-    () => b.div(some(g, 'i32'), pick(g, [1, -3, 7, 1000])),
+    () => b.div(some(g, 'i32'), pick(g, [1, 2, 64, 2 ** 30, -3, 7, 1000, -(2 ** 31)])),
+    () => b.rem(some(g, 'i32'), pick(g, [1, 2, 64, 2 ** 30, -3, 7, -(2 ** 31)])),
     () => b.rem(some(g, 'i32'), b.or(b.and(some(g, 'i32'), b.int(63)), b.int(1))),
     () => b.neg(x),
     () => b.abs(x),
@@ -265,7 +393,8 @@ function compute(g: Generator): Value {
     () => b.mulAdd(x, y, z),
     () => b.mulAdd(x, y, b.mulAdd(y, z, x)),
     () => compare(b, pick(g, ['lt', 'le', 'eq'] as const), s, t),
-    () => b.select(some(g, isScalar(s) ? 'i32' : 'mask'), s, t),
+    () => b.select(isScalar(s) ? condition(g) : some(g, 'mask'), s, t),
+    () => b.select(condition(g), some(g, 'f32'), some(g, 'f32')),
     () => b.and(i, k),
     () => b.or(i, k),
     () => b.and(some(g, 'mask'), some(g, 'mask')),

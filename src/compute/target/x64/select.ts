@@ -602,17 +602,6 @@ class Selector {
   #address(buffer: number, index: ValueId, imm: number): Address {
     const { terms, constant } = this.#terms(index);
     const displacement = 4 * (constant + imm);
-    if (Math.abs(displacement) >= 2 ** 31) {
-      const whole = this.#fresh('general');
-      this.#emit({ op: 'number', dst: whole, immediate: constant + imm });
-      const base = this.#fresh('general');
-      this.#emit({
-        op: 'pointer',
-        dst: base,
-        from: { base: this.#pointer(buffer, terms), index: whole, displacement: 0 },
-      });
-      return { base, displacement: 0 };
-    }
     const all = this.#made.get(pointerKey(buffer, terms));
     if (terms.length === 0 || all !== undefined) return { base: all ?? this.#buffer(buffer), displacement };
     const base = this.#pointer(buffer, terms.slice(0, -1));
@@ -636,14 +625,18 @@ class Selector {
     return dst;
   }
 
-  /** The terms of an index, those first that change in the fewest loops, and the sum of its constants. */
+  /**
+   * The terms of an index, those first that change in the fewest loops, and the sum of its constants. A constant with
+   * which the sum would not fit a displacement is a term.
+   */
   #terms(index: ValueId): { terms: ValueId[]; constant: number } {
     const { sums, depth, constants } = this.#usage;
     const terms: ValueId[] = [];
     let constant = 0;
     const split = (id: ValueId, room: number) => {
       const known = constants.get(id);
-      if (known !== undefined) {
+      // The access adds its offset, which is below 2^28 too, and each element is 4 bytes.
+      if (known !== undefined && Math.abs(constant + known) < 2 ** 28) {
         constant += known;
         return;
       }

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { randomKernel } from '../../../../test/support/random-kernel.js';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
+import { buildKernel } from '../../kernel/builder.js';
 import { interpret } from '../../kernel/interpreter.js';
 import { X64_TARGETS } from './compile.js';
 import { whyNotX64 } from './detect.js';
@@ -38,6 +39,16 @@ for (const instructions of ['avx2', 'avx512'] as const) {
       }
       assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
     });
+
+  test(`${instructions}: an index whose constants together are no i32`, { skip }, () => {
+    const kernel = buildKernel('far', target, { y: 'f32*', far: 'i32' }, (b, { y, far }) => {
+      const less = () => b.add(far, -(2 ** 31));
+      b.store(y, b.add(less(), b.add(less(), 7)), b.float(1), undefined, -4);
+    });
+    const got = new Float32Array(4);
+    x64Runner(kernel)([got], [0, 1, 0, 2 ** 31 - 1]);
+    assert.deepEqual([...got], [0, 1, 0, 0]);
+  });
 }
 
 /** Runs code in a process of its own and gives its output. */
