@@ -21,6 +21,8 @@ const WRITE = 2;
 const EXECUTE = 4;
 const PRIVATE_ANONYMOUS = 0x22;
 const PAGE = 4096;
+/** What mmap gives where it could not: -1. */
+const MAP_FAILED = 2n ** 64n - 1n;
 
 let loaded: Native | string | undefined;
 
@@ -48,13 +50,13 @@ function open(): Native | string {
   const map = (code: Uint8Array): number => {
     const length = Math.ceil(code.length / PAGE) * PAGE;
     const at = mmap(null, length, READ | WRITE, PRIVATE_ANONYMOUS, -1, 0);
-    const address = Number(koffi.address(at));
-    if (address % PAGE !== 0 || address === 0)
+    const address = koffi.address(at);
+    if (address === MAP_FAILED)
       throw new RetortError('out-of-memory', `no memory for ${length} bytes of machine code`);
     new Uint8Array(koffi.view(at, code.length)).set(code);
     if (mprotect(at, length, READ | EXECUTE) !== 0)
       throw new RetortError('bad-kernel', 'this system refuses executable memory');
-    return address;
+    return Number(address);
   };
   const callable = (address: number) => koffi.decode(BigInt(address), kernel) as unknown as NativeCall;
   try {

@@ -8,6 +8,7 @@ import { buildKernel } from '../../kernel/builder.js';
 import { interpret } from '../../kernel/interpreter.js';
 import { X64_TARGETS } from './compile.js';
 import { whyNotX64 } from './detect.js';
+import { type Native, native } from './native.js';
 
 type Arrays = readonly (Float32Array | Int32Array)[];
 
@@ -95,4 +96,9 @@ test('where koffi does not load, WebAssembly is taken and the reason said once',
   assert.equal(stdout.trim(), 'wasm wasm');
   assert.equal(stderr.match(/RetortWarning/g)?.length, 1);
   assert.match(stderr, /WebAssembly.*no koffi here/);
+});
+
+test('memory that the system does not give for machine code is told', { skip: whyNotX64() ?? false }, () => {
+  const { map } = native() as Native;
+  assert.throws(() => map({ length: 2 ** 60 } as Uint8Array), { code: 'out-of-memory' });
 });
