@@ -90,7 +90,7 @@ export function randomKernel(seed: number, target: TargetInfo): RandomCase {
       inScope(g, () => {
         know(g, { get: () => item, low: 0, high: 3 });
         const inside = crowd(g);
-        block(g, 20);
+        block(g, [2, 8, 20, 20][Math.floor(random() * 4)]);
         for (const v of inside) storeAny(g, v);
       });
       b.vectors(b.and(bound.n, b.int(31)), (i, count) => {
@@ -138,7 +138,7 @@ interface Generator {
   readonly ints: readonly Buffer<'i32'>[];
   /** What can be named at this point. */
   readonly values: { readonly [T in ValueType]: Value<T>[] };
-  readonly variables: Variable<ValueType>[];
+  readonly variables: (Variable<ValueType> & { readonly type: ValueType })[];
   readonly terms: Term[];
   /** Variables that are terms, too. */
   readonly places: { readonly variable: Variable<'i32'>; readonly low: number; readonly high: number }[];
@@ -174,7 +174,7 @@ function keep(g: Generator, value: Value): void {
 }
 
 function variable(g: Generator, type: ValueType): void {
-  g.variables.push(g.b.variable<ValueType>(some(g, type)));
+  g.variables.push({ type, ...g.b.variable<ValueType>(some(g, type)) });
 }
 
 /** What is made inside cannot be named afterwards. */
@@ -223,7 +223,7 @@ function newTerm(g: Generator): Term {
 }
 
 function term(g: Generator): Term {
-  if (g.random() < 0.7) return pick(g, g.terms);
+  if (g.random() < 0.7) return pick(g, g.random() < 0.5 ? g.terms.slice(-4) : g.terms);
   const made = newTerm(g);
   g.terms.push(made);
   return made;
@@ -231,17 +231,44 @@ function term(g: Generator): Term {
 
 /** Makes a variable that is a term, or sets one. */
 function changePlace(g: Generator): void {
-  const { get, low, high } = newTerm(g);
-  const known = g.places.filter((p) => p.low <= low && high <= p.high);
-  if (known.length > 0) {
-    pick(g, known).variable.set(get());
+  const { b } = g;
+  if (g.places.length > 0 && g.random() < 0.7) {
+    const { variable, low, high } = pick(g, g.places);
+    variable.set(b.add(b.and(some(g, 'i32'), b.int(high - low)), low));
     return;
   }
-  const place = { variable: g.b.variable(get()), low, high };
+  const { get, low, high } = newTerm(g);
+  const place = { variable: b.variable(get()), low, high };
   g.places.push(place);
-  // A read at the place of use, or one from before that may be older than the variable's last change.
-  const early = place.variable.get();
-  g.terms.push({ get: place.variable.get, low, high }, { get: () => early, low, high });
+  g.terms.push({ get: place.variable.get, low, high });
+}
+
+/** A term read from a variable now, which may change before the term is used. */
+function readPlace(g: Generator): void {
+  if (g.places.length === 0) return;
+  const { variable, low, high } = pick(g, g.places);
+  const value = variable.get();
+  g.terms.push({ get: () => value, low, high });
+}
+
+/** A value that only becomes a variable's next content, with what its last content is still asked for around it. */
+function replace(g: Generator): void {
+  const often = () => g.random() < 0.3;
+  const read = () => {
+    for (const v of g.variables) if (often()) keep(g, v.get());
+  };
+  read();
+  const value = compute(g);
+  const v = pick(
+    g,
+    g.variables.filter(({ type }) => type === value.type),
+  );
+  if (often()) keep(g, v.get());
+  if (often()) v.set(some(g, v.type));
+  if (often()) g.b.if(condition(g), () => v.set(some(g, v.type)));
+  if (often()) storeAny(g, some(g, v.type));
+  v.set(value);
+  if (often()) read();
 }
 
 function statement(g: Generator): void {
@@ -262,10 +289,12 @@ function statement(g: Generator): void {
     }
     g.depth--;
   } else if (r < 0.11) variable(g, pick(g, TYPES));
-  else if (r < 0.15) changePlace(g);
-  else if (r < 0.22) {
+  else if (r < 0.14) changePlace(g);
+  else if (r < 0.16) readPlace(g);
+  else if (r < 0.2) replace(g);
+  else if (r < 0.24) {
     const v = pick(g, g.variables);
-    v.set(some(g, v.get().type));
+    v.set(some(g, v.type));
   } else if (r < 0.3) keep(g, pick(g, g.variables).get());
   else if (r < 0.4) storeAny(g, some(g, pick(g, TYPES)));
   else if (r < 0.55) keep(g, load(g));
@@ -280,8 +309,9 @@ function statement(g: Generator): void {
 /** Known before, or a comparison that only the statement to come asks for. */
 function condition(g: Generator): I32 {
   if (g.random() < 0.4) return some(g, 'i32');
-  const type = pick(g, ['i32', 'f32'] as const);
-  return compare(g.b, pick(g, ['lt', 'le', 'eq'] as const), some(g, type), some(g, type)) as I32;
+  const x = some(g, pick(g, ['i32', 'f32'] as const));
+  const y = g.random() < 0.2 ? x : some(g, x.type);
+  return compare(g.b, pick(g, ['lt', 'le', 'eq'] as const), x, y) as I32;
 }
 
 /** A sum of terms and constants, where neither a part of it nor the whole wraps, and what is added to the sum. */
@@ -309,7 +339,9 @@ function sum(g: Generator, size: number): [index: I32, imm: number] {
     const i = Math.floor(g.random() * (terms.length - 1));
     const [s, t] = terms.splice(i, 2);
     const whole = g.random() < 0.5 ? b.add(s.value, t.value) : b.add(t.value, s.value);
-    terms.splice(i, 0, { value: whole, low: s.low + t.low, high: s.high + t.high });
+    const both = { value: whole, low: s.low + t.low, high: s.high + t.high };
+    terms.splice(i, 0, both);
+    if (g.random() < 0.3) g.terms.push({ ...both, get: () => whole });
   }
   return [terms[0].value, added];
 }
@@ -383,6 +415,8 @@ function compute(g: Generator): Value {
     () => b.div(some(g, 'i32'), pick(g, [1, 2, 64, 2 ** 30, -3, 7, 1000, -(2 ** 31)])),
     () => b.rem(some(g, 'i32'), pick(g, [1, 2, 64, 2 ** 30, -3, 7, -(2 ** 31)])),
     () => b.rem(some(g, 'i32'), b.or(b.and(some(g, 'i32'), b.int(63)), b.int(1))),
+    // Not below 0 each, but their sum may be.
+    () => b.div(b.add(b.shr(some(g, 'i32'), 1), b.shr(some(g, 'i32'), 1)), 4),
     () => b.neg(x),
     () => b.abs(x),
     () => b.sqrt(x),

@@ -41,6 +41,44 @@ for (const instructions of ['avx2', 'avx512'] as const) {
       assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
     });
 
+  test(`${instructions}: a value read from a variable, and an index made of it, outlast its change`, {
+    skip,
+  }, () => {
+    const kernel = buildKernel('before', target, { q: 'i32*', n: 'i32' }, (b, { q, n }) => {
+      const v = b.variable(n);
+      const [first, second] = [b.int(10), b.int(20)];
+      const old = v.get();
+      const at = b.add(v.get(), 2);
+      v.set(first);
+      b.store(q, at, old);
+      v.set(second);
+      b.store(q, at, v.get(), undefined, 1);
+    });
+    const got = new Int32Array(8);
+    x64Runner(kernel)([got], [0, 1, 0, 3]);
+    assert.deepEqual([...got], [0, 0, 0, 0, 0, 3, 20, 0]);
+  });
+
+  test(`${instructions}: a NaN equals nothing, whoever asks`, { skip }, () => {
+    const kernel = buildKernel('unordered', target, { q: 'i32*', y: 'f32*', a: 'f32' }, (b, { q, y, a }) => {
+      const [zero, one] = [b.int(0), b.int(1)];
+      const [no, yes] = [b.float(2), b.float(3)];
+      b.store(q, 0, b.select(b.eq(a, a), one, zero));
+      b.store(y, 0, b.select(b.eq(a, a), yes, no));
+      b.store(q, 1, b.eq(a, a));
+      b.if(
+        b.eq(a, a),
+        () => b.store(y, 1, yes),
+        () => b.store(y, 1, no),
+      );
+    });
+    const [q, y] = [new Int32Array(2), new Float32Array(2)];
+    x64Runner(kernel)([q, y], [0, 1, 0, Number.NaN]);
+    assert.deepEqual([...q, ...y], [0, 0, 2, 2]);
+    x64Runner(kernel)([q, y], [0, 1, 0, 5]);
+    assert.deepEqual([...q, ...y], [1, 1, 3, 3]);
+  });
+
   test(`${instructions}: an index whose constants together are no i32`, { skip }, () => {
     const kernel = buildKernel('far', target, { y: 'f32*', far: 'i32' }, (b, { y, far }) => {
       const less = () => b.add(far, -(2 ** 31));
