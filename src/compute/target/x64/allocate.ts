@@ -1,6 +1,5 @@
 // Linear-scan register allocation: each virtual register gets one machine register or one place in memory.
 // Poletto and Sarkar (1999), "Linear scan register allocation", with weights by loop depth to choose what is spilled.
-import { RetortError } from '../../../errors.js';
 import type { Register } from './encoder.js';
 import { type MachineCode, type RegisterClass, readsOf, type Virtual, writeOf } from './machine.js';
 
@@ -15,6 +14,7 @@ export interface Allocation {
   readonly slots: number;
   /** Registers into which emission loads what lives in memory. */
   readonly scratch: Readonly<Record<RegisterClass, readonly Register[]>>;
+  /** How many virtual registers of each file live in memory. */
   readonly spilled: Readonly<Record<RegisterClass, number>>;
 }
 
@@ -35,11 +35,7 @@ interface Interval {
   hint?: Virtual;
 }
 
-/**
- * @param mayspill whether vectors may live in memory; the matrix product refuses it
- * @throws RetortError bad-kernel where vectors do not fit and may not be spilled
- */
-export function allocate(code: MachineCode, name: string, maySpill: boolean): Allocation {
+export function allocate(code: MachineCode): Allocation {
   const intervals = intervalsOf(code);
   const vectors = vectorFile(code.lanes);
   const full = scan(code, intervals, { general: GENERAL, vector: vectors });
@@ -50,15 +46,8 @@ export function allocate(code: MachineCode, name: string, maySpill: boolean): Al
     general: spills.general > 0 ? GENERAL.slice(SCRATCH) : GENERAL,
     vector: spills.vector > 0 ? vectors.slice(SCRATCH) : vectors,
   };
-  const less = scan(code, intervals, files);
-  if (less.spilled.vector > 0 && !maySpill) {
-    throw new RetortError(
-      'bad-kernel',
-      `kernel ${name} needs ${less.spilled.vector} vectors more than the processor has registers; use a smaller tile`,
-    );
-  }
   return {
-    ...less,
+    ...scan(code, intervals, files),
     scratch: { general: GENERAL.slice(0, SCRATCH), vector: vectors.slice(0, SCRATCH) },
   };
 }

@@ -23,7 +23,7 @@ export function compileX64(kernel: Kernel): Emitted {
   if (kernel.lanes !== 8 && kernel.lanes !== 16)
     throw refuse('bad-kernel', `lanes of kernel ${kernel.name}`, kernel.lanes, 'x86-64 has 8 or 16');
   const code = select(kernel);
-  return emit(code, allocate(code, kernel.name, true));
+  return emit(code, allocate(code));
 }
 
 /** Compiles a kernel and makes it callable; gives its address. @throws RetortError bad-kernel, out-of-memory */

@@ -2,11 +2,13 @@
 import type { Allocation } from './allocate.js';
 import {
   Assembler,
+  type Condition,
   int32Bytes,
   type Label,
   type LaneMask,
   type Memory,
   type Operand,
+  opposite,
   type Register,
   RSP,
 } from './encoder.js';
@@ -236,7 +238,7 @@ class Emitter {
         else asm.general([0xc7], 0, at(m.dst), { wide: true, immediate: int32Bytes(m.immediate) });
         return;
       case 'load':
-        asm.general([m.wide ? 0x8b : 0x63], at(m.dst), this.#memory(m.from), { wide: true });
+        asm.general([0x63], at(m.dst), this.#memory(m.from), { wide: true });
         return;
       case 'store':
         asm.general([0x89], at(m.a), this.#memory(m.to));
@@ -281,7 +283,7 @@ class Emitter {
         return;
       case 'choose': {
         const [dst, a, b] = [at(m.dst), at(m.a), at(m.b)];
-        if (dst === a && dst !== b) asm.general([0x0f, 0x40 | (m.condition ^ 1)], dst, b, { wide: true });
+        if (dst === a && dst !== b) asm.general([0x0f, 0x40 | opposite(m.condition)], dst, b, { wide: true });
         else {
           this.#move(dst, b);
           asm.general([0x0f, 0x40 | m.condition], dst, a, { wide: true });
@@ -347,14 +349,14 @@ class Emitter {
     }
   }
 
-  #chooseFloat(dst: Register, a: Register, b: Register, condition: number): void {
+  #chooseFloat(dst: Register, a: Register, b: Register, condition: Condition): void {
     const done = this.#asm.label();
     if (dst === b) {
-      this.#asm.jump(done, (condition ^ 1) as never);
+      this.#asm.jump(done, opposite(condition));
       this.#vectorMove(dst, a);
     } else {
       this.#vectorMove(dst, a);
-      this.#asm.jump(done, condition as never);
+      this.#asm.jump(done, condition);
       this.#vectorMove(dst, b);
     }
     this.#asm.place(done);

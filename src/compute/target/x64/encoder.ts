@@ -48,6 +48,10 @@ export const CONDITION = {
 } as const;
 export type Condition = (typeof CONDITION)[keyof typeof CONDITION];
 
+export function opposite(condition: Condition): Condition {
+  return (condition ^ 1) as Condition;
+}
+
 export interface VexForm {
   readonly prefix: Prefix;
   readonly map: OpcodeMap;

@@ -48,8 +48,8 @@ export type Machine =
   | { readonly op: 'chooseFloat'; dst: Virtual; a: Virtual; b: Virtual; condition: Condition }
   | { readonly op: 'move'; dst: Virtual; a: Virtual }
   | { readonly op: 'number'; dst: Virtual; immediate: number }
-  /** 64 bits, or 32 extended by their sign. */
-  | { readonly op: 'load'; dst: Virtual; from: Address; wide: boolean }
+  /** 32 bits extended to 64 by their sign. */
+  | { readonly op: 'load'; dst: Virtual; from: Address }
   | { readonly op: 'store'; a: Virtual; to: Address }
   /** dst = the address itself. */
   | { readonly op: 'pointer'; dst: Virtual; from: Address }

@@ -4,7 +4,7 @@
 // variable where that is what becomes of it. Addresses keep what does not change in a loop in a pointer before it.
 import type { Instruction, Kernel, Statement, ValueId, ValueType } from '../../kernel/ir.js';
 import { type Usage, usageOf } from '../usage.js';
-import { CONDITION, type Condition, type VexForm } from './encoder.js';
+import { CONDITION, type Condition, opposite, type VexForm } from './encoder.js';
 import * as F from './forms.js';
 import type { Address, Machine, MachineCode, Parameter, RegisterClass, Source, Virtual } from './machine.js';
 import { type BlockPlan, indexSums, planBlock } from './plan.js';
@@ -34,6 +34,8 @@ class Selector {
   readonly #extended = new Set<ValueId>();
   /** Values that are read from a variable's own register, which only holds them until the variable is set. */
   readonly #aliased = new Set<ValueId>();
+  /** The comparison that the next statement will turn into flags. */
+  #pending: Instruction | undefined;
   #labels = 0;
   #held = new Map<ValueId, Held>();
   /** What was computed on the way, for use further on in the block: pointers, masks, extended values. */
@@ -209,9 +211,6 @@ class Selector {
     this.#held.set(s.id, { register: dst });
   }
 
-  /** The comparison that the next statement will turn into flags. */
-  #pending: Instruction | undefined;
-
   #constantOf(s: Instruction): Held | undefined {
     switch (s.op) {
       case 'const':
@@ -291,7 +290,7 @@ class Selector {
       const form = s.type === 'f32' ? F.BROADCAST : F.BROADCAST_INT;
       this.#emit({ op: 'vector', form, dst, b: from });
     } else if (s.type === 'i32') {
-      this.#emit({ op: 'load', dst, from, wide: false });
+      this.#emit({ op: 'load', dst, from });
       this.#extended.add(s.id);
     } else {
       const form = s.type === 'f32' ? F.scalar(F.LOAD) : F.packed(F.LOAD);
@@ -823,10 +822,6 @@ function isComparison(s: Instruction): boolean {
 function asksFor(s: Statement | undefined, id: ValueId): boolean {
   if (s?.kind === 'if') return s.condition === id;
   return s?.kind === 'value' && s.op === 'select' && s.args[0] === id && s.args[1] !== id && s.args[2] !== id;
-}
-
-function opposite(condition: Condition): Condition {
-  return (condition ^ 1) as Condition;
 }
 
 function pointerKey(buffer: number, terms: readonly ValueId[]): string {
