@@ -135,8 +135,10 @@ export class Device {
     this.#refuseClosed(`kernel ${key} asked for`);
     const kernel = build(this.target);
     verifyKernel(kernel);
-    if (P.ARGUMENTS + kernel.buffers.length + kernel.scalars.length > P.CONTROL_WORDS) {
-      throw refuse('bad-kernel', `arguments of kernel ${kernel.name}`, kernel.buffers.length, 'use fewer');
+    const count = kernel.buffers.length + kernel.scalars.length;
+    const most = P.CONTROL_WORDS - P.ARGUMENTS;
+    if (count > most) {
+      throw refuse('bad-kernel', `arguments of kernel ${kernel.name}`, count, `use at most ${most}`);
     }
     const executable = this.#compile(kernel);
     const compiled = { id: this.#nextId++, kernel, call: load(executable, this.#memory.wasm) };
