@@ -128,10 +128,7 @@ test('with merges, the completion goes on from the ids of the prompt alone', () 
   const example = encodePair(merged, 'once upon', ' a time');
   assert.deepEqual(example.promptIds, merged.encode('once upon', { addSpecialTokens: true }));
   assert.equal(merged.decode([...example.promptIds, ...example.completionIds]), '<s> once upon a time</s>');
-  assert.throws(
-    () => encodePair(merged, 'once upon a ti', 'me'),
-    /join inside a token, near "pon a time"/,
-  );
+  assert.throws(() => encodePair(merged, 'once upon a ti', 'me'), /join inside a token, near "pon a time"/);
 });
 
 test('documents for pretraining', () => {

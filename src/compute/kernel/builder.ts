@@ -72,6 +72,7 @@ export function buildKernel<P extends Parameters>(
   target: TargetInfo,
   parameters: P,
   define: (b: Builder, p: Bound<P>) => void,
+  { keepsVectors = false }: { readonly keepsVectors?: boolean } = {},
 ): Kernel {
   const buffers: { name: string; element: ElementType }[] = [];
   const scalars: { name: string; type: 'i32' | 'f32' }[] = [
@@ -92,7 +93,7 @@ export function buildKernel<P extends Parameters>(
     }
   }
   define(b, bound as Bound<P>);
-  return { name, buffers, scalars, body: b.finish(), types: b.types, lanes: target.lanes };
+  return { name, buffers, scalars, body: b.finish(), types: b.types, lanes: target.lanes, keepsVectors };
 }
 
 /** Appends instructions; every method returns the new value. Mixed operand types are refused at build time. */

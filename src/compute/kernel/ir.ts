@@ -25,7 +25,7 @@ export type ValueId = number;
  * - `hsum`, `hmax`, `hmin` fold the upper half of the lanes onto the lower half (lower op upper) until one is left.
  * - `iota` is 0, 1, ..., lanes-1. `firstLanes(n)` is the mask of lanes below n.
  * - An index is never negative, before as after adding imm (an access of no lanes may have any index), and no sum,
- *   product or shift that leads to it wraps: a target may add its terms as addresses of 64 bits. A loop's end is read
+ *   product or shift that leads to it wraps, not even where a min or a select would drop it: a target may add its terms as addresses of 64 bits. A loop's end is read
  *   once; its counter must not wrap, so end + step must not pass 2^31.
  * - A NaN is a NaN: its sign and payload may differ between targets.
  * - `load` of f32/i32 reads one element at index + imm; of vec/ivec `lanes` consecutive ones; with a second argument
@@ -121,6 +121,8 @@ export interface Kernel {
   readonly types: readonly ValueType[];
   /** Lanes the kernel was built for. */
   readonly lanes: number;
+  /** Made to keep all its vectors in registers: a target that cannot refuses it, instead of being slow. */
+  readonly keepsVectors: boolean;
 }
 
 /** What a kernel may know of the chip: how many lanes, how many vector registers, and how mulAdd rounds. */

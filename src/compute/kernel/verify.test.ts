@@ -29,6 +29,7 @@ function kernelOf(body: readonly Statement[], change: Partial<Kernel> = {}): Ker
     ],
     scalars: ['begin', 'end', 'part'].map((name) => ({ name, type: 'i32' as const })),
     lanes: 4,
+    keepsVectors: false,
     body,
     types,
     ...change,

@@ -104,6 +104,7 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
         });
       });
     },
+    { keepsVectors: true },
   );
 }
 

@@ -23,7 +23,16 @@ export function compileX64(kernel: Kernel): Emitted {
   if (kernel.lanes !== 8 && kernel.lanes !== 16)
     throw refuse('bad-kernel', `lanes of kernel ${kernel.name}`, kernel.lanes, 'x86-64 has 8 or 16');
   const code = select(kernel);
-  return emit(code, allocate(code));
+  const allocation = allocate(code);
+  if (kernel.keepsVectors && allocation.spilled.vector > 0) {
+    throw refuse(
+      'bad-kernel',
+      `vectors of kernel ${kernel.name} that find no register`,
+      allocation.spilled.vector,
+      'make its tile smaller',
+    );
+  }
+  return emit(code, allocation);
 }
 
 /** Compiles a kernel and makes it callable; gives its address. @throws RetortError bad-kernel, out-of-memory */

@@ -6,7 +6,7 @@ import { randomKernel } from '../../../../test/support/random-kernel.js';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
 import { buildKernel } from '../../kernel/builder.js';
 import { interpret } from '../../kernel/interpreter.js';
-import { X64_TARGETS } from './compile.js';
+import { compileX64, X64_TARGETS } from './compile.js';
 import { whyNotX64 } from './detect.js';
 import { type Native, native } from './native.js';
 
@@ -139,4 +139,32 @@ test('where koffi does not load, WebAssembly is taken and the reason said once',
 test('memory that the system does not give for machine code is told', { skip: whyNotX64() ?? false }, () => {
   const { map } = native() as Native;
   assert.throws(() => map({ length: 2 ** 60 } as Uint8Array), { code: 'out-of-memory' });
+});
+
+test('a kernel that keeps its vectors is refused where they do not fit the registers', () => {
+  for (const [instructions, fits] of [
+    ['avx2', 15],
+    ['avx512', 31],
+  ] as const) {
+    const build = (sums: number) =>
+      buildKernel(
+        'wide',
+        X64_TARGETS[instructions],
+        { x: 'f32*', n: 'i32' },
+        (b, p) => {
+          const all = Array.from({ length: sums }, () => b.variable(b.zero()));
+          b.loop(0, p.n, 1, (i) => {
+            const x = b.loadVec(p.x, b.mul(i, b.lanes));
+            for (const sum of all) sum.set(b.mulAdd(x, x, sum.get()));
+          });
+          for (const [v, sum] of all.entries()) b.store(p.x, v * b.lanes, sum.get());
+        },
+        { keepsVectors: true },
+      );
+    compileX64(build(fits));
+    assert.throws(
+      () => compileX64(build(fits + 1)),
+      /kernel wide that find no register: got \d+; make its tile/,
+    );
+  }
 });
