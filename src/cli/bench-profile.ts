@@ -1,6 +1,6 @@
 // retort bench --profile: where the time of a training step and of a decoding step goes, kernel by kernel.
 import type { Device } from '../compute/device/device.js';
-import { type Cost, costOf } from '../compute/kernel/cost.js';
+import { type Cost, costOf, NOTHING, plus } from '../compute/kernel/cost.js';
 import { peakNow } from './bench-measure.js';
 import { percent, table } from './terminal.js';
 
@@ -11,6 +11,8 @@ export interface KernelProfile {
   readonly launches: number;
   readonly seconds: number;
   readonly flops: number;
+  /** Whether flops and bytes are exact, or at most those. */
+  readonly exact: boolean;
   /** Bytes that its instructions load and store, from caches or memory. */
   readonly bytes: number;
   /** Of the step's time. */
@@ -39,15 +41,8 @@ export function profile(device: Device, steps: number, work: () => void): Profil
   device.launch = (compiled, items, buffers, scalars, grain) => {
     const { kernel } = compiled;
     const ints = (i: number, at: number) => device.ints(buffers[i])[at];
-    const cost = items > 0 ? costOf(kernel, [0, items, 0, ...scalars], ints) : undefined;
-    if (cost) {
-      const { flops, loaded, stored } = costs.get(kernel.name) ?? { flops: 0, loaded: 0, stored: 0 };
-      costs.set(kernel.name, {
-        flops: flops + cost.flops,
-        loaded: loaded + cost.loaded,
-        stored: stored + cost.stored,
-      });
-    }
+    const cost = items > 0 ? costOf(kernel, [0, items, 0, ...scalars], ints) : NOTHING;
+    costs.set(kernel.name, plus(costs.get(kernel.name) ?? NOTHING, cost));
     launch.call(device, compiled, items, buffers, scalars, grain);
   };
   try {
@@ -66,13 +61,15 @@ export function profile(device: Device, steps: number, work: () => void): Profil
     work();
     const total = (performance.now() - began) / 1000;
     const peak = (before + peakNow(device)) / 2;
-    const kernels = [...costs].map(([kernel, { flops, loaded, stored }]): KernelProfile => {
+    const launched = [...costs].filter(([kernel]) => times.get(kernel)?.launches);
+    const kernels = launched.map(([kernel, { flops, loaded, stored, exact }]): KernelProfile => {
       const { launches, seconds } = times.get(kernel) ?? { launches: 0, seconds: 0 };
       return {
         kernel,
         launches: launches / steps,
         seconds: seconds / steps,
         flops: flops / steps,
+        exact,
         bytes: (loaded + stored) / steps,
         shareOfTime: seconds / total,
         shareOfPeak: flops / seconds / peak,
@@ -93,9 +90,9 @@ export function profileTable(title: string, { secondsPerStep, kernels, outside }
     k.launches.toFixed(1),
     ((1e6 * k.seconds) / k.launches).toFixed(1),
     percent(k.shareOfTime),
-    (k.bytes / 1e6).toFixed(1),
-    (k.flops / k.seconds / 1e9).toFixed(1),
-    percent(k.shareOfPeak),
+    `${k.exact ? '' : '<'}${(k.bytes / 1e6).toFixed(1)}`,
+    `${k.exact ? '' : '<'}${(k.flops / k.seconds / 1e9).toFixed(1)}`,
+    `${k.exact ? '' : '<'}${percent(k.shareOfPeak)}`,
   ]);
   const rest = ['between kernels', '', '', percent(outside), '', '', ''];
   return `${title}, ${(1000 * secondsPerStep).toFixed(2)} ms a step\n${table([header, ...rows, rest])}`;

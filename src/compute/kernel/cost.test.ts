@@ -23,6 +23,7 @@ test('a matrix product: loops are multiplied', () => {
     flops: items * k * 2 * 4,
     loaded: items * k * (4 + 16),
     stored: items * 16,
+    exact: true,
   });
 });
 
@@ -40,6 +41,15 @@ test('loops that depend on the counter, on a table, on a variable', () => {
   // Lengths 3, 3, 8, of which 0, 1, 2 turns store.
   assert.deepEqual(
     costOf(kernel, [0, 3, 0], (_, i) => table[i]),
-    { flops: 3, loaded: 3 * 4 + 3 * 4, stored: 3 * 4 },
+    { flops: 3, loaded: 3 * 4 + 3 * 4, stored: 3 * 4, exact: true },
   );
+});
+
+test('a condition on floats: the dearer side counts, and the count says so', () => {
+  const kernel = buildKernel('choose', target, { x: 'f32*' }, (b, p) =>
+    b.items((item) => {
+      b.if(b.lt(b.load(p.x, item), 0), () => b.store(p.x, item, b.mul(b.load(p.x, item), 2)));
+    }),
+  );
+  assert.deepEqual(costOf(kernel, [0, 2, 0], none), { flops: 2, loaded: 16, stored: 8, exact: false });
 });

@@ -11,9 +11,11 @@ export interface Cost {
   /** Bytes that instructions load and store, from whatever cache or memory. */
   readonly loaded: number;
   readonly stored: number;
+  /** False where a condition on floats was met: the dearer side was counted each time. */
+  readonly exact: boolean;
 }
 
-const NOTHING: Cost = { flops: 0, loaded: 0, stored: 0 };
+export const NOTHING: Cost = { flops: 0, loaded: 0, stored: 0, exact: true };
 
 const FLOPS: Partial<Record<Op, number>> = {
   ...{ add: 1, sub: 1, mul: 1, div: 1, min: 1, max: 1, sqrt: 1, floor: 1, nearest: 1 },
@@ -73,10 +75,9 @@ class Counter {
         return { ...NOTHING, stored: this.#bytes(s.value) };
       case 'if': {
         const holds = this.#values.get(s.condition);
-        // A condition on floats is not known here: the dearer side counts.
         if (holds === undefined || Number.isNaN(holds)) {
           const [yes, no] = [this.block(s.yes), this.block(s.no)];
-          return yes.flops + yes.loaded >= no.flops + no.loaded ? yes : no;
+          return { ...(yes.flops + yes.loaded >= no.flops + no.loaded ? yes : no), exact: false };
         }
         return this.block(holds !== 0 ? s.yes : s.no);
       }
@@ -200,14 +201,16 @@ function walk(block: readonly Statement[], visit: (s: Statement) => void): void 
   }
 }
 
-const plus = (a: Cost, b: Cost): Cost => ({
+export const plus = (a: Cost, b: Cost): Cost => ({
   flops: a.flops + b.flops,
   loaded: a.loaded + b.loaded,
   stored: a.stored + b.stored,
+  exact: a.exact && b.exact,
 });
 
 const times = (a: Cost, n: number): Cost => ({
   flops: a.flops * n,
   loaded: a.loaded * n,
   stored: a.stored * n,
+  exact: a.exact,
 });
