@@ -459,3 +459,13 @@ function compute(g: Generator): Value {
 function compare(b: Builder, op: 'lt' | 'le' | 'eq', s: Value, t: Value): Value {
   return b[op](s as Value<'f32'>, t as Value<'f32'>);
 }
+
+type Arrays = readonly (Float32Array | Int32Array)[];
+
+/** Where two lists of arrays first differ; one NaN is like another, zeros of different sign are not alike. */
+export function difference(wanted: Arrays, got: Arrays): string | undefined {
+  for (const [i, w] of wanted.entries())
+    for (const [j, v] of w.entries())
+      if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
+  return undefined;
+}

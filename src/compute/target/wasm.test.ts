@@ -1,23 +1,13 @@
 // The WebAssembly target against the interpreter, bit for bit, on random kernels with guard zones around the buffers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { randomKernel } from '../../../test/support/random-kernel.js';
+import { difference, randomKernel } from '../../../test/support/random-kernel.js';
 import { wasmRunner } from '../../../test/support/wasm-runner.js';
 import { buildKernel } from '../kernel/builder.js';
 import { interpret } from '../kernel/interpreter.js';
 import type { TargetInfo } from '../kernel/ir.js';
 import { compileWasm } from './wasm.js';
 import { wasmTarget } from './wasm-detect.js';
-
-type Arrays = readonly (Float32Array | Int32Array)[];
-
-/** Where two lists of arrays first differ; one NaN is like another, zeros of different sign are not alike. */
-function difference(wanted: Arrays, got: Arrays): string | undefined {
-  for (const [i, w] of wanted.entries())
-    for (const [j, v] of w.entries())
-      if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
-  return undefined;
-}
 
 const modes = [true, false].filter((fused) => !fused || wasmTarget().fusedMulAdd);
 

@@ -2,22 +2,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { randomKernel } from '../../../../test/support/random-kernel.js';
+import { difference, randomKernel } from '../../../../test/support/random-kernel.js';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
 import { buildKernel } from '../../kernel/builder.js';
 import { interpret } from '../../kernel/interpreter.js';
 import { compileX64, X64_TARGETS } from './compile.js';
 import { whyNotX64 } from './detect.js';
 import { type Native, native } from './native.js';
-
-type Arrays = readonly (Float32Array | Int32Array)[];
-
-function difference(wanted: Arrays, got: Arrays): string | undefined {
-  for (const [i, w] of wanted.entries())
-    for (const [j, v] of w.entries())
-      if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
-  return undefined;
-}
 
 const skip = whyNotX64() ?? false;
 
