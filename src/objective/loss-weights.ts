@@ -55,7 +55,8 @@ export function countItems(
 
 /**
  * The weight of each token's loss in a micro-batch, so that the weighted sum is TRL's loss of that type. All tokens of
- * a completion have the same weight.
+ * a completion have the same weight. Training passes whole minibatches, however memory cuts them into passes; TRL's
+ * `bnpo` divides by the tokens of one device's batch instead.
  * @throws RetortError `bad-input` for an unknown type, lengths outside 0 to maxCompletionLength, or counts that cannot be.
  * @example lossWeights([{ length: 4, truncated: false }], { lossType: 'grpo', maxCompletionLength: 8 })
  *   .perCompletion // [0.25]
