@@ -34,10 +34,10 @@ export function blocksFor(positions: number): number {
 export function createKvCache({ device, config, shape }: Llama, blocks: number): KvCache {
   const sizes = blockSizes(device.target, shape);
   const layers = Array.from({ length: config.numHiddenLayers }, () => {
+    // What is past a sequence's end has no say, whatever it is: attention does not read values there, and takes -Infinity
+    // for the scores of keys there.
     const keys = device.tensor('kvCache', [blocks, sizes.keys]);
     const values = device.tensor('kvCache', [blocks, sizes.values]);
-    // What is past a sequence's end is read, and weighed with 0: it must be finite.
-    for (const t of [keys, values]) device.fill(t, 0);
     return { keys, values };
   });
   const users = new Int32Array(blocks);
