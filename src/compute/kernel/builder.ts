@@ -179,6 +179,11 @@ export class Builder {
     });
   }
 
+  /** Says that this element will be wanted soon; has no effect but on speed, and none at all on some targets. */
+  prefetch(buffer: Buffer, index: Int, imm = 0): void {
+    this.#block.push({ kind: 'prefetch', buffer: buffer.buffer, index: this.#int(index), imm });
+  }
+
   // --- arithmetic ---------------------------------------------------------------------------------------------
 
   add<T extends Numeric>(a: Value<T> | number, c: Value<T> | number): Value<T> {

@@ -71,6 +71,8 @@ class Counter {
       case 'set':
         this.#copy(s.variable, s.value);
         return NOTHING;
+      case 'prefetch':
+        return NOTHING;
       case 'store':
         return { ...NOTHING, stored: this.#bytes(s.value) };
       case 'if': {

@@ -103,6 +103,8 @@ function prepareStatement(m: Machine, s: Statement): Step {
       return copy(m, s.variable, s.value);
     case 'store':
       return prepareStore(m, s);
+    case 'prefetch':
+      return () => {};
     case 'if': {
       const yes = prepareBlock(m, s.yes);
       const no = prepareBlock(m, s.no);

@@ -95,6 +95,8 @@ export type Statement =
       readonly value: ValueId;
       readonly count?: ValueId;
     }
+  /** A hint that the element at index + imm will be wanted soon. It changes nothing, and the index may be any number. */
+  | { readonly kind: 'prefetch'; readonly buffer: number; readonly index: ValueId; readonly imm: number }
   /** for (counter = start; counter < end; counter += step); step is a positive constant. */
   | {
       readonly kind: 'loop';

@@ -62,6 +62,9 @@ function verifyBlock(scope: Scope, block: readonly Statement[]): void {
         verifyAddress(scope, s, s.index, s.imm, s.count);
         break;
       }
+      case 'prefetch':
+        verifyAddress(scope, s, s.index, s.imm, undefined);
+        break;
       case 'loop':
         need(scope, s, s.start, 'i32');
         need(scope, s, s.end, 'i32');

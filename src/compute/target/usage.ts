@@ -69,6 +69,8 @@ export function operandsOf(s: Statement): readonly ValueId[] {
       return [s.variable, s.value];
     case 'store':
       return s.count === undefined ? [s.index, s.value] : [s.index, s.value, s.count];
+    case 'prefetch':
+      return [s.index];
     case 'loop':
       return [s.start, s.end];
     case 'if':

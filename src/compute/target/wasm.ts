@@ -79,6 +79,9 @@ function emitStatement(e: Emitter, s: Statement): void {
     case 'store':
       emitStore(e, s);
       return;
+    case 'prefetch':
+      // WebAssembly has no such instruction.
+      return;
     case 'if':
       push(e, s.condition);
       e.code.push(plain.if, 0x40);

@@ -67,6 +67,16 @@ function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
 }
 
+/** Elements of a cache line. */
+const LINE = 16;
+
+/** Asks for n elements, a multiple of a line. */
+function prefetchAll(b: Builder, buffer: Buffer<'f32'>, from: I32, n: number): void {
+  b.loop(0, n, 4 * LINE, (i) => {
+    for (let line = 0; line < 4; line++) b.prefetch(buffer, b.add(from, i), line * LINE);
+  });
+}
+
 /**
  * out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator.
  *
@@ -104,6 +114,8 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         const keys = b.add(position, rows);
         const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
         const blockAt = (i: I32) => b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads);
+        /** The block after this one; the last has itself. */
+        const nextAt = (block: I32) => blockAt(b.min(b.add(block, 1), b.sub(blocks, 1)));
         const scale = b.splat(p.scale);
         /** What each of the item's heads has: its key/value head, its place in lse, q and out, and its scores. */
         const eachHead = (
@@ -124,9 +136,11 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 
         b.loop(0, blocks, 1, (block) => {
           const keysAt = b.mul(blockAt(block), headDim * BLOCK);
+          const nextKeysAt = b.mul(nextAt(block), headDim * BLOCK);
           const first = b.mul(block, BLOCK);
           eachHead((kvHead, _, rowAt, scoreAt) => {
             const headAt = b.add(keysAt, b.mul(kvHead, headDim * BLOCK));
+            prefetchAll(b, p.keys, b.add(nextKeysAt, b.mul(kvHead, headDim * BLOCK)), headDim * BLOCK);
             for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
               const acc = accumulators(b, rows, vectors);
               product(
@@ -150,7 +164,9 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           });
         });
 
-        eachHead((_, at, rowAt, scoreAt) => {
+        const firstValuesAt = b.mul(blockAt(b.int(0)), stride * BLOCK);
+        eachHead((kvHead, at, rowAt, scoreAt) => {
+          prefetchAll(b, p.values, b.add(firstValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
           for (let r = 0; r < rows; r++) {
             const eachScore = (body: (score: Vec, i: I32) => void) =>
               b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
@@ -179,9 +195,11 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         b.loop(0, blocks, 1, (block) => {
           const first = b.mul(block, BLOCK);
           const valuesAt = b.mul(blockAt(block), stride * BLOCK);
+          const nextValuesAt = b.mul(nextAt(block), stride * BLOCK);
           const count = b.min(BLOCK, b.sub(keys, first));
           eachHead((kvHead, _, rowAt, scoreAt) => {
             const headAt = b.add(valuesAt, b.mul(kvHead, stride * BLOCK));
+            prefetchAll(b, p.values, b.add(nextValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const laneOf = (v: number) => start + v * b.lanes;
               const acc = rowAt.map((at) =>

@@ -73,7 +73,11 @@ export function indexSums(kernel: Kernel, usage: Usage): ReadonlySet<ValueId> {
     for (const s of block) {
       if (s.kind === 'value' && s.op === 'get') reads.add(s.id);
       const index =
-        s.kind === 'store' ? s.index : s.kind === 'value' && s.op === 'load' ? s.args[0] : undefined;
+        s.kind === 'store' || s.kind === 'prefetch'
+          ? s.index
+          : s.kind === 'value' && s.op === 'load'
+            ? s.args[0]
+            : undefined;
       const operands = [...operandsOf(s)];
       if (index !== undefined) operands.splice(operands.indexOf(index), 1);
       if (!(s.kind === 'value' && usage.sums.has(s.id))) for (const id of operands) other.add(id);

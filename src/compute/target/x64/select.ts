@@ -90,6 +90,9 @@ class Selector {
       case 'store':
         this.#store(s);
         return;
+      case 'prefetch':
+        this.#emit({ op: 'prefetch', from: this.#address(s.buffer, s.index, s.imm) });
+        return;
       case 'if':
         this.#if(s);
         return;
@@ -162,6 +165,7 @@ class Selector {
     const visit = (block: readonly Statement[]) => {
       for (const s of block) {
         if (s.kind === 'store') access(s.buffer, s.index, s.count);
+        else if (s.kind === 'prefetch') access(s.buffer, s.index, undefined);
         else if (s.kind === 'value' && s.op === 'load' && this.#usage.uses.get(s.id))
           access(s.buffer!, s.args[0], s.args[1]);
         else if (s.kind === 'loop') visit(s.body);
