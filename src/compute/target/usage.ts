@@ -58,6 +58,26 @@ export function usageOf(kernel: Kernel): Usage {
   return { uses, onceInBlock: new Set(once), splatLoads: new Set(splatLoads), constants, sums, depth };
 }
 
+/**
+ * The terms of an index, constants among them, those first that change in the fewest loops. A sum within one loop is one
+ * term, and so is one that must stay `whole`.
+ */
+export function termsOf(
+  { sums, depth, constants }: Usage,
+  index: ValueId,
+  whole: (sum: Instruction) => boolean = () => false,
+): ValueId[] {
+  const terms: ValueId[] = [];
+  const split = (id: ValueId, room: number) => {
+    const sum = sums.get(id);
+    const apart = sum?.args.some((a) => depth.get(a)! < depth.get(id)! || constants.has(a));
+    if (!sum || !apart || room === 0 || whole(sum)) terms.push(id);
+    else for (const a of sum.args) split(a, room - 1);
+  };
+  split(index, 4);
+  return terms.sort((a, b) => depth.get(a)! - depth.get(b)!);
+}
+
 /** The values and variables that a statement itself reads or sets, without those of blocks inside it. */
 export function operandsOf(s: Statement): readonly ValueId[] {
   switch (s.kind) {

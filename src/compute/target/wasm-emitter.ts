@@ -1,6 +1,6 @@
 // The state of one WebAssembly compilation, and how values get onto the stack or into locals.
 import type { Instruction, Kernel, ValueId, ValueType } from '../kernel/ir.js';
-import type { Usage } from './usage.js';
+import { termsOf, type Usage } from './usage.js';
 import { plain, signed, unsigned, type WasmType } from './wasm-encoder.js';
 
 /** The state of one compilation. */
@@ -69,7 +69,7 @@ export function pushAddress(e: Emitter, buffer: number, index: ValueId, imm: num
     if (bytes >= 0 && bytes < 2 ** 31) return bytes;
   }
   let rest = 0;
-  for (const id of termsOf(e, index)) {
+  for (const id of termsOf(e.usage, index)) {
     const known = e.usage.constants.get(id);
     if (known !== undefined) {
       rest = (rest + known) | 0;
@@ -82,20 +82,6 @@ export function pushAddress(e: Emitter, buffer: number, index: ValueId, imm: num
   if (imm < 0) rest = (rest + imm) | 0;
   if (rest !== 0) e.code.push(plain.i32Const, ...signed(rest * 4), plain.i32Add);
   return imm >= 0 ? imm * 4 : 0;
-}
-
-/** The terms of an index, those first that change in the fewest loops. A sum within one loop is one term. */
-function termsOf(e: Emitter, index: ValueId): ValueId[] {
-  const { sums, depth, constants } = e.usage;
-  const terms: ValueId[] = [];
-  const split = (id: ValueId, room: number) => {
-    const sum = sums.get(id);
-    const apart = sum?.args.some((a) => depth.get(a)! < depth.get(id)! || constants.has(a));
-    if (!sum || !apart || room === 0) terms.push(id);
-    else for (const a of sum.args) split(a, room - 1);
-  };
-  split(index, 4);
-  return terms.sort((a, b) => depth.get(a)! - depth.get(b)!);
 }
 
 /** Alignment (log2 of bytes) and offset of a load or store. */

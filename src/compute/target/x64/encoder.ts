@@ -98,7 +98,7 @@ export class Assembler {
   }
 
   int32(value: number): void {
-    this.bytes(value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255);
+    this.bytes(...int32Bytes(value));
   }
 
   // --- labels -------------------------------------------------------------------------------------------------

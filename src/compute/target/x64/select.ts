@@ -3,7 +3,7 @@
 // A variable is a virtual register that is written more than once; a value is written once, straight into its
 // variable where that is what becomes of it. Addresses keep what does not change in a loop in a pointer before it.
 import type { Instruction, Kernel, Statement, ValueId, ValueType } from '../../kernel/ir.js';
-import { type Usage, usageOf } from '../usage.js';
+import { termsOf, type Usage, usageOf } from '../usage.js';
 import { CONDITION, type Condition, opposite, type VexForm } from './encoder.js';
 import * as F from './forms.js';
 import type { Address, Machine, MachineCode, Parameter, RegisterClass, Source, Virtual } from './machine.js';
@@ -633,23 +633,17 @@ class Selector {
    * which the sum would not fit a displacement is a term.
    */
   #terms(index: ValueId): { terms: ValueId[]; constant: number } {
-    const { sums, depth, constants } = this.#usage;
-    const terms: ValueId[] = [];
     let constant = 0;
-    const split = (id: ValueId, room: number) => {
-      const known = constants.get(id);
-      // The access adds its offset, which is below 2^28 too, and each element is 4 bytes.
-      if (known !== undefined && Math.abs(constant + known) < 2 ** 28) {
-        constant += known;
-        return;
-      }
-      const sum = sums.get(id);
-      const apart = sum?.args.some((a) => depth.get(a)! < depth.get(id)! || constants.has(a));
-      if (!sum || !apart || room === 0 || sum.args.some((a) => this.#aliased.has(a))) terms.push(id);
-      else for (const a of sum.args) split(a, room - 1);
+    // The access adds its offset, which is below 2^28 too, and each element is 4 bytes.
+    const folds = (id: ValueId) => {
+      const known = this.#usage.constants.get(id);
+      if (known === undefined || Math.abs(constant + known) >= 2 ** 28) return false;
+      constant += known;
+      return true;
     };
-    split(index, 4);
-    return { terms: terms.sort((a, b) => depth.get(a)! - depth.get(b)!), constant };
+    const changes = (sum: Instruction) => sum.args.some((a) => this.#aliased.has(a));
+    const terms = termsOf(this.#usage, index, changes).filter((id) => !folds(id));
+    return { terms, constant };
   }
 
   /** A register whose 64 bits are the value extended by its sign. */
