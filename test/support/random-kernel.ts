@@ -5,6 +5,7 @@
 // very ends, and no bits of a NaN are read as an integer. Many are sums of terms that change in different loops, that
 // may be negative, read from variables, or as far from 0 as an i32 goes.
 
+import assert from 'node:assert/strict';
 import type { Value } from '../../src/compute/kernel/builder.js';
 import {
   type Buffer,
@@ -13,6 +14,7 @@ import {
   type I32,
   type Variable,
 } from '../../src/compute/kernel/builder.js';
+import { type InterpretedKernel, interpret } from '../../src/compute/kernel/interpreter.js';
 import type { Kernel, TargetInfo, ValueType } from '../../src/compute/kernel/ir.js';
 
 export interface RandomCase {
@@ -464,9 +466,25 @@ function compare(b: Builder, op: 'lt' | 'le' | 'eq', s: Value, t: Value): Value 
 type Arrays = readonly (Float32Array | Int32Array)[];
 
 /** Where two lists of arrays first differ; one NaN is like another, zeros of different sign are not alike. */
-export function difference(wanted: Arrays, got: Arrays): string | undefined {
+function difference(wanted: Arrays, got: Arrays): string | undefined {
   for (const [i, w] of wanted.entries())
     for (const [j, v] of w.entries())
       if (!Object.is(v, got[i][j])) return `buffer ${i} at ${j}: ${v} and ${got[i][j]}`;
   return undefined;
+}
+
+/** 1,000 random kernels for the target: what `runner` makes of each must do what the interpreter does, bit for bit. */
+export function checkRandomKernels(target: TargetInfo, runner: (kernel: Kernel) => InterpretedKernel): void {
+  let changed = 0;
+  for (let seed = 1; seed <= 1000; seed++) {
+    const { kernel, buffers, scalars } = randomKernel(seed, target);
+    const wanted = buffers.map((b) => b.slice());
+    const got = buffers.map((b) => b.slice());
+    interpret(kernel, target, wanted, scalars);
+    runner(kernel)(got, scalars);
+    assert.equal(difference(wanted, got), undefined, `seed ${seed}`);
+    if (difference(wanted, buffers)) changed++;
+  }
+  // Kernels that write nothing would agree too.
+  assert.ok(changed > 900, `only ${changed} of the kernels wrote anything`);
 }
