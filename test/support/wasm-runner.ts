@@ -31,7 +31,7 @@ export function wasmRunner(kernel: Kernel, target: TargetInfo): InterpretedKerne
     words.fill(SENTINEL);
     const bits = buffers.map((b) => new Int32Array(b.buffer, b.byteOffset, b.length));
     for (const [i, b] of bits.entries()) words.set(b, offsets[i] / 4);
-    run(...scalars.slice(0, 3), ...offsets, ...scalars.slice(3));
+    run(...offsets, ...scalars);
     for (const [i, b] of bits.entries()) {
       const at = offsets[i] / 4;
       b.set(words.subarray(at, at + b.length));

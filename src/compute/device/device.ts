@@ -8,8 +8,9 @@ import { compileWasm } from '../target/wasm.js';
 import { wasmTarget } from '../target/wasm-detect.js';
 import { mapX64, X64_TARGETS } from '../target/x64/compile.js';
 import { whyNotX64, type X64 } from '../target/x64/detect.js';
+import { native } from '../target/x64/native.js';
 import { sizeOf, type Tensor } from '../tensor.js';
-import { type Executable, type KernelCall, load } from './executor.js';
+import { createExecutor, type Executable, type Executor } from './executor.js';
 import { DeviceMemory, type MemoryKind, type MemoryReport, type StepMark } from './memory.js';
 import * as P from './protocol.js';
 import type { LoadMessage, WorkerSetup } from './worker.js';
@@ -27,9 +28,15 @@ export interface DeviceOptions {
 
 /** A kernel made ready on a device. */
 export interface CompiledKernel {
+  /** What a command names it by: the address of its machine code, or its number from 1. */
   readonly id: number;
   readonly kernel: Kernel;
-  readonly call: KernelCall;
+}
+
+/** Launches that are collected, to run without waiting for one another; see `rowwise`. */
+interface Chain {
+  readonly rows: number;
+  readonly parts: number;
 }
 
 /** About 50 microseconds of watching before a thread sleeps. */
@@ -40,24 +47,41 @@ export class Device {
   readonly threads: number;
   readonly #memory: DeviceMemory;
   readonly #control = new Int32Array(new SharedArrayBuffer(4 * P.CONTROL_WORDS));
-  readonly #floats = new Float32Array(this.#control.buffer);
+  readonly #words: Int32Array;
+  readonly #floats: Float32Array;
+  readonly #executor: Executor;
+  /** What a buffer's offset counts from in a command. */
+  readonly #base: number;
+  /** Where each thread's list of commands ends. */
+  readonly #ends: number[];
   readonly #workers: { worker: Worker; port: MessagePort }[] = [];
   readonly #kernels = new Map<string, CompiledKernel>();
   readonly #spins: number;
-  #nextId = 0;
+  #nextId = 1;
   #closed = false;
+  #chain: Chain | null = null;
   /** Kernel launches so far. */
   launches = 0;
+  /** Runs the launches of `rowwise` one by one, each as it is made: for profiles. */
+  stepwise = false;
 
   constructor(target: TargetInfo, threads: number, maxBytes: number) {
     this.target = target;
     this.threads = threads;
     this.#memory = new DeviceMemory(maxBytes);
     this.#spins = threads > availableParallelism() ? 0 : SPINS;
+    const lists = new SharedArrayBuffer(4 * P.LIST_WORDS * threads);
+    this.#words = new Int32Array(lists);
+    this.#floats = new Float32Array(lists);
+    this.#ends = Array.from({ length: threads }, (_, part) => P.LIST_WORDS * part);
+    this.#executor = createExecutor(target.name, lists, this.#memory.wasm);
+    this.#base = target.name === 'x64' ? addressOf(this.#memory.wasm.buffer) : 0;
     for (let part = 1; part < threads; part++) {
       const channel = new MessageChannel();
       const workerData: WorkerSetup = {
+        target: target.name,
         control: this.#control.buffer as unknown as SharedArrayBuffer,
+        lists,
         memory: this.#memory.wasm,
         port: channel.port2,
         part,
@@ -92,7 +116,8 @@ export class Device {
     return this.#memory.mark();
   }
   rewind(mark: StepMark): void {
-    this.#memory.rewind(mark);
+    // One thread may still use what another has done with.
+    if (!this.#chain) this.#memory.rewind(mark);
   }
   /** Peak and current bytes by kind. */
   memory(): MemoryReport {
@@ -136,16 +161,14 @@ export class Device {
     const kernel = build(this.target);
     verifyKernel(kernel);
     const count = kernel.buffers.length + kernel.scalars.length;
-    const most = P.CONTROL_WORDS - P.ARGUMENTS;
-    if (count > most) {
-      throw refuse('bad-kernel', `arguments of kernel ${kernel.name}`, count, `use at most ${most}`);
-    }
-    const executable = this.#compile(kernel);
-    const compiled = { id: this.#nextId++, kernel, call: load(executable, this.#memory.wasm) };
-    const message: LoadMessage = { id: compiled.id, executable };
-    for (const { port } of this.#workers) port.postMessage(message);
-    this.#command(P.LOAD);
-    this.#join();
+    if (count > P.MOST_ARGUMENTS)
+      throw refuse(
+        'bad-kernel',
+        `arguments of kernel ${kernel.name}`,
+        count,
+        `use at most ${P.MOST_ARGUMENTS}`,
+      );
+    const compiled = { id: this.#load(kernel), kernel };
     // Only now: a kernel that a worker could not load is not known, and the next use tries again under a new id.
     this.#kernels.set(key, compiled);
     return compiled;
@@ -156,18 +179,24 @@ export class Device {
     return [...this.#kernels.values()].map(({ kernel }) => kernel);
   }
 
+  /** Compiles a kernel and makes every thread know it; gives its id. */
+  #load(kernel: Kernel): number {
+    if (this.target.name === 'x64') return mapX64(kernel);
+    const id = this.#nextId++;
+    const executable = this.#compile(kernel);
+    this.#executor.load(id, executable);
+    const message: LoadMessage = { id, executable };
+    for (const { port } of this.#workers) port.postMessage(message);
+    this.#command(P.LOAD);
+    this.#join();
+    return id;
+  }
+
   #compile(kernel: Kernel): Executable {
+    if (this.target.name === 'interpreter') return { target: 'interpreter', kernel, info: this.target };
     const { name, buffers, scalars } = kernel;
-    switch (this.target.name) {
-      case 'interpreter':
-        return { target: 'interpreter', kernel, info: this.target };
-      case 'wasm': {
-        const module = new WebAssembly.Module(compileWasm(kernel, this.target) as BufferSource);
-        return { target: 'wasm', kernel: { name, buffers, scalars }, module };
-      }
-      case 'x64':
-        return { target: 'x64', kernel: { name, buffers, scalars }, address: mapX64(kernel) };
-    }
+    const module = new WebAssembly.Module(compileWasm(kernel, this.target) as BufferSource);
+    return { target: 'wasm', kernel: { name, buffers, scalars }, module };
   }
 
   /**
@@ -178,67 +207,108 @@ export class Device {
    * @param grain fewest items worth a thread of their own
    */
   launch(
-    { id, kernel, call }: CompiledKernel,
+    compiled: CompiledKernel,
     items: number,
     buffers: readonly Tensor[],
     scalars: readonly number[],
     grain = 1,
   ): void {
+    const { kernel } = compiled;
     this.#refuseClosed(`kernel ${kernel.name} launched`);
-    if (buffers.length !== kernel.buffers.length || scalars.length !== kernel.scalars.length - 3) {
-      throw new RetortError(
-        'bad-kernel',
-        `kernel ${kernel.name} takes ${kernel.buffers.length} buffers and ${kernel.scalars.length - 3} scalars; ` +
-          `got ${buffers.length} and ${scalars.length}`,
-      );
-    }
+    checkArguments(kernel, buffers, scalars);
     this.launches++;
     if (items <= 0) return;
-    const args: number[] = [];
-    for (let i = 0; i < buffers.length; i++) {
-      if (buffers[i].element !== kernel.buffers[i].element) {
-        throw new RetortError(
-          'bad-kernel',
-          `kernel ${kernel.name}: buffer ${kernel.buffers[i].name} has another element type`,
-        );
-      }
-      args.push(buffers[i].byteOffset | 0);
+    const chain = this.#chain;
+    const rows = chain?.rows ?? items;
+    const each = items / rows;
+    if (!Number.isInteger(each))
+      throw refuse('bad-kernel', `items of kernel ${kernel.name} for ${rows} rows`, items, 'launch it alone');
+    const parts = chain?.parts ?? Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
+    const length = P.HEAD + P.FIELD * (kernel.buffers.length + kernel.scalars.length);
+    if (this.#ends[0] + length + P.FIELD > P.LIST_WORDS) this.#run(parts);
+    for (let part = 0; part < parts; part++) {
+      const begin = each * P.partStart(rows, parts, part);
+      const end = each * P.partStart(rows, parts, part + 1);
+      const at = this.#ends[part];
+      this.#write(at, compiled, length, [begin, end, part], buffers, scalars);
+      this.#ends[part] = at + length;
     }
-    for (const s of scalars) args.push(s);
-    const parts = Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
-    const own = (end: number) => {
-      try {
-        call(0, end, 0, args);
-      } catch (cause) {
-        if (cause instanceof RetortError) throw cause;
-        throw new RetortError('bad-kernel', `kernel ${kernel.name} failed: ${(cause as Error).message}`, {
-          cause,
-        });
-      }
+    if (!chain || this.stepwise) this.#run(parts);
+  }
+
+  /**
+   * Runs the launches that `body` makes without waiting between them: each thread does its share of the rows from the
+   * first launch to the last, so that what it wrote stays in its own caches. For launches whose rows depend on the same
+   * rows alone, with as many items, or as many times as many. Nothing has run before `body` returns, so it must not
+   * read results; memory of the step arena is not used again meanwhile.
+   * @param grain fewest rows worth a thread of their own
+   * @throws RetortError bad-kernel for a launch whose items are not a multiple of the rows
+   */
+  rowwise<T>(rows: number, grain: number, body: () => T): T {
+    if (this.#chain) throw new RetortError('bad-kernel', 'rowwise within rowwise');
+    const parts = Math.max(1, Math.min(this.threads, Math.floor(rows / grain)));
+    this.#chain = { rows, parts };
+    try {
+      const result = body();
+      this.#run(parts);
+      return result;
+    } finally {
+      this.#chain = null;
+      this.#forget();
+    }
+  }
+
+  #write(
+    start: number,
+    { id, kernel }: CompiledKernel,
+    length: number,
+    range: readonly number[],
+    buffers: readonly Tensor[],
+    scalars: readonly number[],
+  ): void {
+    const words = this.#words;
+    let at = start;
+    const put = (value: number) => {
+      words[at] = value;
+      words[at + 1] = value / 2 ** 32;
+      at += P.FIELD;
     };
+    put(id);
+    put(4 * length);
+    for (let i = 0; i < buffers.length; i++) put(this.#base + buffers[i].byteOffset);
+    for (let i = 0; i < range.length; i++, at += P.FIELD) words[at] = range[i];
+    for (let i = 0; i < scalars.length; i++, at += P.FIELD) {
+      if (kernel.scalars[range.length + i].type === 'f32') this.#floats[at] = scalars[i];
+      else words[at] = scalars[i];
+    }
+  }
+
+  /** Runs the lists of the first `parts` threads, and empties them. */
+  #run(parts: number): void {
+    for (let part = 0; part < parts; part++) {
+      const end = this.#ends[part];
+      this.#words[end] = 0;
+      this.#words[end + 1] = 0;
+    }
+    this.#forget();
     if (parts === 1) {
-      own(items);
+      this.#executor.run(0);
       return;
     }
-    const control = this.#control;
-    control[P.KERNEL] = id;
-    control[P.ITEMS] = items;
-    control[P.PARTS] = parts;
-    for (let i = 0; i < buffers.length; i++) control[P.ARGUMENTS + i] = args[i];
-    for (let i = 0; i < scalars.length; i++) {
-      const at = P.ARGUMENTS + buffers.length + i;
-      if (kernel.scalars[i + 3].type === 'f32') this.#floats[at] = scalars[i];
-      else control[at] = scalars[i];
-    }
+    this.#control[P.PARTS] = parts;
     this.#command(P.LAUNCH);
     try {
-      own(P.partStart(items, parts, 1));
+      this.#executor.run(0);
     } catch (error) {
       // The other parts are waited for all the same: they would still write while the caller goes on.
       this.#wait();
       throw error;
     }
     this.#join();
+  }
+
+  #forget(): void {
+    for (let part = 0; part < this.threads; part++) this.#ends[part] = P.LIST_WORDS * part;
   }
 
   /** Ends the workers. The device cannot be used afterwards. */
@@ -318,6 +388,30 @@ function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
 
 function bestX64(): X64 {
   return whyNotX64('avx512') ? 'avx2' : 'avx512';
+}
+
+function addressOf(memory: ArrayBufferLike): number {
+  const n = native();
+  if (typeof n === 'string') throw new RetortError('bad-kernel', n);
+  return n.addressOf(memory as SharedArrayBuffer);
+}
+
+function checkArguments(kernel: Kernel, buffers: readonly Tensor[], scalars: readonly number[]): void {
+  if (buffers.length !== kernel.buffers.length || scalars.length !== kernel.scalars.length - 3) {
+    throw new RetortError(
+      'bad-kernel',
+      `kernel ${kernel.name} takes ${kernel.buffers.length} buffers and ${kernel.scalars.length - 3} scalars; ` +
+        `got ${buffers.length} and ${scalars.length}`,
+    );
+  }
+  for (let i = 0; i < buffers.length; i++) {
+    if (buffers[i].element !== kernel.buffers[i].element) {
+      throw new RetortError(
+        'bad-kernel',
+        `kernel ${kernel.name}: buffer ${kernel.buffers[i].name} has another element type`,
+      );
+    }
+  }
 }
 
 /** Machine code where it runs, else WebAssembly; says why once where the processor would do but the system refuses. */

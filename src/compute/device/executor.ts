@@ -1,79 +1,96 @@
-// Turns what a target compiled into callable code, on the main thread and in workers alike.
+// Runs a thread's list of commands, on the main thread and in workers alike.
 
 import { RetortError } from '../../errors.js';
 import { prepareInterpreter } from '../kernel/interpreter.js';
 import type { Kernel, TargetInfo } from '../kernel/ir.js';
 import { native } from '../target/x64/native.js';
+import * as P from './protocol.js';
 
-/** What travels to a worker: everything needed to call one kernel. Structured-cloneable. */
+/** What travels to a worker of targets other than machine code, whose addresses hold in every thread. */
 export type Executable =
   | { readonly target: 'wasm'; readonly kernel: KernelSignature; readonly module: WebAssembly.Module }
-  /** Machine code that the process has mapped: its address holds in every thread. */
-  | { readonly target: 'x64'; readonly kernel: KernelSignature; readonly address: number }
   | { readonly target: 'interpreter'; readonly kernel: Kernel; readonly info: TargetInfo };
 
-export type KernelSignature = Pick<Kernel, 'name' | 'buffers' | 'scalars'>;
+type KernelSignature = Pick<Kernel, 'name' | 'buffers' | 'scalars'>;
 
-/** Calls a kernel for items [begin, end) as part `part`; args are buffer byte offsets, then the other scalars. */
-export type KernelCall = (begin: number, end: number, part: number, args: readonly number[]) => void;
+/** Runs lists of commands. */
+export interface Executor {
+  /** Makes a kernel known by its number. */
+  load(id: number, executable: Executable): void;
+  /** Runs thread `part`'s list. @throws RetortError bad-kernel naming the kernel that failed */
+  run(part: number): void;
+}
 
-export function load(executable: Executable, memory: WebAssembly.Memory): KernelCall {
-  if (executable.target === 'wasm') {
-    const instance = new WebAssembly.Instance(executable.module, { env: { memory } });
-    const run = instance.exports.run as (...args: number[]) => void;
-    return (begin, end, part, args) => run(begin, end, part, ...args);
-  }
-  if (executable.target === 'x64') return loadNative(executable.kernel, executable.address, memory);
-  const { kernel } = executable;
-  const call = prepareInterpreter(kernel, executable.info);
-  return (begin, end, part, args) => {
-    const buffers = kernel.buffers.map((b, i) => {
-      const offset = args[i] >>> 0;
-      return b.element === 'f32'
-        ? new Float32Array(memory.buffer, offset)
-        : new Int32Array(memory.buffer, offset);
-    });
-    call(buffers, [begin, end, part, ...args.slice(kernel.buffers.length)]);
+export function createExecutor(
+  target: TargetInfo['name'],
+  lists: SharedArrayBuffer,
+  memory: WebAssembly.Memory,
+): Executor {
+  return target === 'x64' ? nativeExecutor(lists) : steppedExecutor(lists, memory);
+}
+
+function nativeExecutor(lists: SharedArrayBuffer): Executor {
+  const n = native();
+  if (typeof n === 'string') throw new RetortError('bad-kernel', n);
+  const { runList } = n;
+  const start = n.addressOf(lists);
+  return {
+    load() {
+      throw new RetortError('bad-kernel', 'machine code is not loaded by number');
+    },
+    run: (part) => runList(start + 4 * P.LIST_WORDS * part),
   };
 }
 
-/** Fields of the argument block: more than any kernel has arguments. */
-const FIELDS = 128;
-/** This thread's argument block. */
-let block:
-  | { readonly words: Int32Array; readonly floats: Float32Array; readonly address: number }
-  | undefined;
+function steppedExecutor(lists: SharedArrayBuffer, memory: WebAssembly.Memory): Executor {
+  const words = new Int32Array(lists);
+  const floats = new Float32Array(lists);
+  const calls: ((args: readonly number[]) => void)[] = [];
+  const kernels: KernelSignature[] = [];
+  return {
+    load(id, executable) {
+      kernels[id] = executable.kernel;
+      calls[id] = callable(executable, memory);
+    },
+    run(part) {
+      let at = P.LIST_WORDS * part;
+      for (let id = words[at]; id !== 0; id = words[at]) {
+        const { name, buffers, scalars } = kernels[id];
+        const args: number[] = [];
+        let field = at + P.HEAD;
+        for (let i = 0; i < buffers.length; i++, field += P.FIELD) args.push(words[field]);
+        for (let i = 0; i < scalars.length; i++, field += P.FIELD)
+          args.push(scalars[i].type === 'f32' ? floats[field] : words[field]);
+        try {
+          calls[id](args);
+        } catch (cause) {
+          if (cause instanceof RetortError) throw cause;
+          throw new RetortError('bad-kernel', `kernel ${name} failed: ${(cause as Error).message}`, {
+            cause,
+          });
+        }
+        at += words[at + P.FIELD] / 4;
+      }
+    },
+  };
+}
 
-function loadNative(kernel: KernelSignature, address: number, memory: WebAssembly.Memory): KernelCall {
-  const n = native();
-  if (typeof n === 'string') throw new RetortError('bad-kernel', n);
-  if (!block) {
-    const shared = new SharedArrayBuffer(8 * FIELDS);
-    block = {
-      words: new Int32Array(shared),
-      floats: new Float32Array(shared),
-      address: n.addressOf(shared),
-    };
+/** The kernel as a function of its buffers' offsets, begin, end, part and its other scalars. */
+function callable(executable: Executable, memory: WebAssembly.Memory): (args: readonly number[]) => void {
+  const { buffers } = executable.kernel;
+  if (executable.target === 'wasm') {
+    const instance = new WebAssembly.Instance(executable.module, { env: { memory } });
+    const run = instance.exports.run as (...args: number[]) => void;
+    return (args) => run(...args);
   }
-  const { words, floats, address: blockAddress } = block;
-  const call = n.callable(address);
-  const base = n.addressOf(memory.buffer as unknown as SharedArrayBuffer);
-  const buffers = kernel.buffers.length;
-  const isFloat = kernel.scalars.map(({ type }) => type === 'f32');
-  return (begin, end, part, args) => {
-    for (let i = 0; i < buffers; i++) {
-      const at = base + (args[i] >>> 0);
-      words[2 * i] = at | 0;
-      words[2 * i + 1] = at / 2 ** 32;
-    }
-    words[2 * buffers] = begin;
-    words[2 * buffers + 2] = end;
-    words[2 * buffers + 4] = part;
-    for (let i = buffers; i < args.length; i++) {
-      const field = 2 * (i + 3);
-      if (isFloat[i - buffers + 3]) floats[field] = args[i];
-      else words[field] = args[i];
-    }
-    call(blockAddress);
+  const call = prepareInterpreter(executable.kernel, executable.info);
+  return (args) => {
+    const views = buffers.map(({ element }, i) => {
+      const offset = args[i] >>> 0;
+      return element === 'f32'
+        ? new Float32Array(memory.buffer, offset)
+        : new Int32Array(memory.buffer, offset);
+    });
+    call(views, args.slice(buffers.length));
   };
 }

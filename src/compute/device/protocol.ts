@@ -1,19 +1,28 @@
-// The shared control block by which a launch reaches the workers: one epoch counter, one count of the finished.
+// How launches reach the threads: a control block that all watch, and for each thread a list of commands.
+//
+// A command is a run of 8-byte fields: the kernel, the command's length in bytes, then what the kernel takes: each
+// buffer, begin, end, part, its other scalars. A list ends with a kernel of 0. For machine code the kernel is the code's
+// address and a buffer an address; for other targets they are the kernel's number and an offset into the memory.
 
 export const EPOCH = 0;
 export const DONE = 1;
 export const COMMAND = 2;
-export const KERNEL = 3;
-export const ITEMS = 4;
-export const PARTS = 5;
+/** Threads that take part in a launch: those with a lower number. */
+export const PARTS = 3;
 /** Set by a worker whose part threw; the message waits on its port. */
-export const FAILED = 6;
-export const ARGUMENTS = 16;
-export const CONTROL_WORDS = 128;
+export const FAILED = 4;
+export const CONTROL_WORDS = 16;
 
 export const LAUNCH = 0;
 export const LOAD = 1;
 export const STOP = 2;
+
+/** 32-bit words of a field, of a command's head, and of one thread's list. */
+export const FIELD = 2;
+export const HEAD = 2 * FIELD;
+export const LIST_WORDS = 8192;
+/** Arguments of a kernel at most. */
+export const MOST_ARGUMENTS = 128;
 
 /** The fixed partition: part p of `parts` gets items [start(p), start(p + 1)). */
 export function partStart(items: number, parts: number, p: number): number {

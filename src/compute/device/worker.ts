@@ -1,10 +1,13 @@
 // A worker of the pool: sleeps until the epoch moves, then runs its part of the launch.
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type Executable, type KernelCall, type KernelSignature, load } from './executor.js';
+import type { TargetInfo } from '../kernel/ir.js';
+import { createExecutor, type Executable } from './executor.js';
 import * as P from './protocol.js';
 
 export interface WorkerSetup {
+  readonly target: TargetInfo['name'];
   readonly control: SharedArrayBuffer;
+  readonly lists: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly port: MessagePort;
   readonly part: number;
@@ -17,11 +20,9 @@ export interface LoadMessage {
   readonly executable: Executable;
 }
 
-const { control: shared, memory, port, part, spins } = workerData as WorkerSetup;
+const { target, control: shared, lists, memory, port, part, spins } = workerData as WorkerSetup;
 const control = new Int32Array(shared);
-const floats = new Float32Array(shared);
-const calls: KernelCall[] = [];
-const signatures: KernelSignature[] = [];
+const executor = createExecutor(target, lists, memory);
 let epoch = 0;
 
 function finish(): void {
@@ -29,33 +30,15 @@ function finish(): void {
   Atomics.notify(control, P.DONE);
 }
 
-function readArguments(signature: KernelSignature): number[] {
-  const args: number[] = [];
-  const buffers = signature.buffers.length;
-  for (let i = 0; i < buffers; i++) args.push(control[P.ARGUMENTS + i]);
-  for (let i = 3; i < signature.scalars.length; i++) {
-    const at = P.ARGUMENTS + buffers + i - 3;
-    args.push(signature.scalars[i].type === 'f32' ? floats[at] : control[at]);
-  }
-  return args;
-}
-
 function obey(command: number): void {
   if (command === P.LOAD) {
     const received = receiveMessageOnPort(port);
     if (!received) throw new Error('no kernel arrived');
     const { id, executable } = received.message as LoadMessage;
-    calls[id] = load(executable, memory);
-    signatures[id] = executable.kernel;
-    return;
+    executor.load(id, executable);
+  } else if (part < control[P.PARTS]) {
+    executor.run(part);
   }
-  const parts = control[P.PARTS];
-  if (part >= parts) return;
-  const items = control[P.ITEMS];
-  const id = control[P.KERNEL];
-  const begin = P.partStart(items, parts, part);
-  const end = P.partStart(items, parts, part + 1);
-  if (begin < end) calls[id](begin, end, part, readArguments(signatures[id]));
 }
 
 for (;;) {

@@ -62,7 +62,7 @@ export function inLocal(e: Emitter, id: ValueId): number {
  * addition out of the loop.
  */
 export function pushAddress(e: Emitter, buffer: number, index: ValueId, imm: number): number {
-  getLocal(e, 3 + buffer);
+  getLocal(e, buffer);
   const constant = e.usage.constants.get(index);
   if (constant !== undefined) {
     const bytes = (constant + imm) * 4;

@@ -25,8 +25,8 @@ import { emitOperation } from './wasm-operations.js';
 
 /**
  * Compiles a kernel to a module that imports the shared memory `env.memory` and exports
- * `run(begin, end, part, ...buffers, ...scalars)`: the byte offset of each buffer (a multiple of 4), then the
- * kernel's other scalars in order.
+ * `run(...buffers, ...scalars)`: the byte offset of each buffer (a multiple of 4), then the kernel's scalars in order, of
+ * which the first are begin, end and part.
  * @throws RetortError `bad-kernel` when the kernel is malformed or was built for other lanes than 4.
  */
 export function compileWasm(kernel: Kernel, target: TargetInfo): Uint8Array<ArrayBuffer> {
@@ -34,9 +34,8 @@ export function compileWasm(kernel: Kernel, target: TargetInfo): Uint8Array<Arra
   if (kernel.lanes !== 4 || target.lanes !== 4)
     throw refuse('bad-kernel', `lanes of kernel ${kernel.name}`, kernel.lanes, 'WebAssembly has 4');
   const parameters: WasmType[] = [
-    ...(['i32', 'i32', 'i32'] as const),
     ...kernel.buffers.map(() => 'i32' as const),
-    ...kernel.scalars.slice(3).map((s) => s.type),
+    ...kernel.scalars.map((s) => s.type),
   ];
   const e: Emitter = {
     kernel,
@@ -151,8 +150,7 @@ function define(e: Emitter, s: Instruction): void {
   const { usage, localOf } = e;
   if (!usage.uses.get(s.id)) return;
   if (s.op === 'param') {
-    const index = s.imm!;
-    localOf.set(s.id, index < 3 ? index : index + e.kernel.buffers.length);
+    localOf.set(s.id, e.kernel.buffers.length + s.imm!);
     return;
   }
   // The load has put the splat into its own local.

@@ -2,14 +2,33 @@
 import { createRequire } from 'node:module';
 import { RetortError } from '../../../errors.js';
 
-/** Calls a compiled kernel with the address of its argument block. */
-export type NativeCall = (argumentBlock: number) => void;
+/** Calls code with one argument: the address of a kernel's argument block, or of a list of commands. */
+export type NativeCall = (address: number) => void;
+
+/**
+ * void run(commands): calls each command's kernel with the address of its arguments. A command is the kernel's address,
+ * the command's length in bytes, and the arguments; an address of 0 ends the list.
+ */
+const RUN_LIST = Uint8Array.of(
+  ...[0x53], //                    push rbx
+  ...[0x48, 0x89, 0xfb], //        mov rbx, rdi
+  ...[0x48, 0x8b, 0x03], //  next: mov rax, [rbx]
+  ...[0x48, 0x85, 0xc0], //        test rax, rax
+  ...[0x74, 12], //                jz done
+  ...[0x48, 0x8d, 0x7b, 16], //    lea rdi, [rbx + 16]
+  ...[0xff, 0xd0], //              call rax
+  ...[0x48, 0x03, 0x5b, 8], //     add rbx, [rbx + 8]
+  ...[0xeb, 0x100 - 20], //        jmp next
+  ...[0x5b, 0xc3], //        done: pop rbx; ret
+);
 
 export interface Native {
   /** Maps machine code and gives its address, valid in every thread of the process. It stays to the process's end. */
   map(code: Uint8Array): number;
   /** The function at an address that `map` gave. */
   callable(address: number): NativeCall;
+  /** Runs the list of commands at an address; see RUN_LIST. */
+  readonly runList: NativeCall;
   /** The address of memory that does not move: that of a SharedArrayBuffer or a shared WebAssembly.Memory. */
   addressOf(memory: SharedArrayBuffer): number;
 }
@@ -59,15 +78,19 @@ function open(): Native | string {
     return Number(address);
   };
   const callable = (address: number) => koffi.decode(BigInt(address), kernel) as unknown as NativeCall;
+  const addressOf = (memory: SharedArrayBuffer) => Number(koffi.address(new Uint8Array(memory, 0, 1)));
+  let runList: NativeCall;
   try {
-    // lea eax, [rdi + rdi]; ret: whether code can be run at all.
-    callable(map(Uint8Array.of(0x8d, 0x04, 0x3f, 0xc3)))(1);
+    runList = callable(map(RUN_LIST));
+    // Whether code can be run at all: an empty list.
+    runList(addressOf(new SharedArrayBuffer(16)));
   } catch (error) {
     return (error as Error).message;
   }
   return {
     map,
     callable,
-    addressOf: (memory) => Number(koffi.address(new Uint8Array(memory, 0, 1))),
+    runList,
+    addressOf,
   };
 }
