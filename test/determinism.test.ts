@@ -168,9 +168,9 @@ for (const { name, device } of devices)
         const step = device.mark();
         const plan = planAttention(device, [{ firstRow: 0, rows: 1, position, table }]);
         const rows = { ids: device.upload([id], 'i32'), positions: device.upload([position], 'i32') };
-        const hidden = forward(context, llama, rows, (layer, q, k, v) => {
-          storeKeysValues(device, llama.shape, k, v, plan.slots, cache.layers[layer]);
-          return attend(device, llama.shape, q, cache.layers[layer], plan).out;
+        const hidden = forward(context, llama, rows, (layer, qkv) => {
+          storeKeysValues(device, llama.shape, qkv, plan.slots, cache.layers[layer]);
+          return attend(device, llama.shape, qkv, cache.layers[layer], plan).out;
         });
         const logits = device.floats(linear(context, hidden, llama.head)).slice();
         const from = position * tiny.vocabSize;

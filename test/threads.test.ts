@@ -10,7 +10,6 @@ import type { Tensor } from '../src/compute/tensor.js';
 import { policyLoss } from '../src/objective/policy-loss.js';
 import { checkDevices, noise, type OpCase, type TestDevice, threadedDevices } from './support/op.js';
 import {
-  addCase,
   attentionCase,
   embeddingCase,
   feedForwardCase,
@@ -20,6 +19,7 @@ import {
   rmsnormCase,
   ropeCase,
   swigluCase,
+  twoLinearCase,
 } from './support/op-cases.js';
 
 const devices = threadedDevices();
@@ -45,7 +45,7 @@ const cases: OpCase[] = [
   { ...linearCase(3, 700, 1500), tolerance: 1e-5 },
   rmsnormCase(131, 70),
   swigluCase(129, 260),
-  addCase(129, 260),
+  twoLinearCase(129, 260, 33),
   { ...feedForwardCase(70, 130, 200), tolerance: 1e-5 },
   embeddingCase(
     range(259, (i) => (i * 7) % 31),

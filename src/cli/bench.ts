@@ -165,7 +165,7 @@ function timeMatmul(
   // Small products are repeated until a run takes some 20 ms.
   const repeats = Math.ceil(5e8 / flops);
   const measured = measure(device, runs, repeats * flops, () => {
-    for (let i = 0; i < repeats; i++) matmul(device, { a, layout, b, c, m, lda, accumulate: false });
+    for (let i = 0; i < repeats; i++) matmul(device, { a, layout, b, c, m, lda });
   });
   device.rewind(mark);
   return { measured, gflops: (repeats * flops) / measured.seconds / 1e9 };

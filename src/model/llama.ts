@@ -5,7 +5,6 @@
 
 import type { Context, Parameter } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
-import { addResidual } from '../compute/op/add/add.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
 import type { HeadShape } from '../compute/op/attention/layout.js';
 import { embedding } from '../compute/op/embedding/embedding.js';
@@ -18,7 +17,13 @@ import { swiglu } from '../compute/op/swiglu/swiglu.js';
 import { type Tensor, viewOf } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import { philox } from '../random.js';
-import { elementCount, type LlamaConfig, parameterShapes, validateConfig } from './config.js';
+import {
+  elementCount,
+  type LlamaConfig,
+  type ParameterShape,
+  parameterShapes,
+  validateConfig,
+} from './config.js';
 
 /** Parameters that one optimizer rule covers, beside each other in memory. */
 export interface ParameterGroup {
@@ -28,15 +33,21 @@ export interface ParameterGroup {
   readonly gradient: Tensor | null;
 }
 
+/** A trained tensor as files and optimizers name it. */
+export interface NamedTensor {
+  readonly name: string;
+  readonly value: Tensor;
+  readonly gradient: Tensor | null;
+}
+
 interface Layer {
   readonly inputNorm: Parameter;
-  readonly q: Parameter;
-  readonly k: Parameter;
-  readonly v: Parameter;
+  /** q_proj, k_proj and v_proj, one below the other: one product gives all three. */
+  readonly qkv: Parameter;
   readonly o: Parameter;
   readonly mlpNorm: Parameter;
-  readonly gate: Parameter;
-  readonly up: Parameter;
+  /** gate_proj and up_proj. */
+  readonly gateUp: Parameter;
   readonly down: Parameter;
 }
 
@@ -44,8 +55,10 @@ export interface Llama {
   readonly config: LlamaConfig;
   readonly device: Device;
   readonly shape: HeadShape;
-  /** In the order of `parameterShapes`. */
-  readonly parameters: readonly Parameter[];
+  /** By Hugging Face name, in the order of `parameterShapes`. */
+  readonly parameters: readonly NamedTensor[];
+  /** The same memory as the operations take it, some matrices joined. */
+  readonly operands: readonly Parameter[];
   readonly groups: readonly ParameterGroup[];
   readonly embed: Parameter;
   readonly layers: readonly Layer[];
@@ -54,8 +67,19 @@ export interface Llama {
   readonly rope: RopeTables;
 }
 
-/** Parameters start on multiples of this many elements. */
+/** Operands start on multiples of this many elements. */
 const ALIGN = 16;
+
+/** Matrices of the same inputs that lie one below the other: the operand's name by its members' names. */
+const JOINED: readonly (readonly [members: RegExp, operand: string])[] = [
+  [/self_attn\.[qkv]_proj/, 'self_attn.qkv_proj'],
+  [/mlp\.(gate|up)_proj/, 'mlp.gate_up_proj'],
+];
+
+function operandOf(name: string): string {
+  for (const [members, operand] of JOINED) if (members.test(name)) return name.replace(members, operand);
+  return name;
+}
 
 /**
  * Allocates a model; its weights are zero until they are initialised, loaded or copied.
@@ -65,69 +89,81 @@ const ALIGN = 16;
 export function createLlama(device: Device, config: LlamaConfig, options: { trainable: boolean }): Llama {
   validateConfig(config);
   const shapes = parameterShapes(config);
-  const made = new Map<string, Parameter>();
+  const named = new Map<string, NamedTensor>();
+  const operands = new Map<string, Parameter>();
   const groups: ParameterGroup[] = [];
   for (const decay of [true, false]) {
-    const members = shapes.filter(({ shape }) => (shape.length === 2) === decay);
-    const sizes = members.map(({ shape }) => Math.ceil(elementCount(shape) / ALIGN) * ALIGN);
-    const total = sizes.reduce((a, b) => a + b, 0);
+    const members = new Map<string, ParameterShape[]>();
+    for (const p of shapes) {
+      if ((p.shape.length === 2) !== decay) continue;
+      const operand = operandOf(p.name);
+      members.set(operand, [...(members.get(operand) ?? []), p]);
+    }
+    const sizeOf = (parts: readonly ParameterShape[]) =>
+      parts.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+    const padded = (parts: readonly ParameterShape[]) => Math.ceil(sizeOf(parts) / ALIGN) * ALIGN;
+    const total = [...members.values()].reduce((sum, parts) => sum + padded(parts), 0);
     const value = device.tensor('parameters', [total]);
     const gradient = options.trainable ? device.tensor('gradients', [total]) : null;
     for (const t of [value, gradient]) if (t) device.fill(t, 0);
     groups.push({ decay, value, gradient });
-    let start = 0;
-    members.forEach(({ name, shape }, i) => {
-      made.set(name, {
-        name,
-        value: viewOf(value, shape, start),
-        gradient: gradient && viewOf(gradient, shape, start),
-        version: 0,
-        packed: new Map(),
-      });
-      start += sizes[i];
+    const view = (name: string, shape: readonly number[], start: number): NamedTensor => ({
+      name,
+      value: viewOf(value, shape, start),
+      gradient: gradient && viewOf(gradient, shape, start),
     });
+    let start = 0;
+    for (const [operand, parts] of members) {
+      const [first, ...columns] = parts[0].shape;
+      const rows = parts.length === 1 ? first : sizeOf(parts) / (columns[0] ?? 1);
+      operands.set(operand, { ...view(operand, [rows, ...columns], start), version: 0, packed: new Map() });
+      let at = start;
+      for (const { name, shape } of parts) {
+        named.set(name, view(name, shape, at));
+        at += elementCount(shape);
+      }
+      start += padded(parts);
+    }
   }
-  const get = (name: string): Parameter => {
-    const p = made.get(name);
+  const get = <T>(map: ReadonlyMap<string, T>, name: string): T => {
+    const p = map.get(name);
     if (!p) throw new RetortError('bad-model', `the model has no parameter ${name}`);
     return p;
   };
   const layers = Array.from({ length: config.numHiddenLayers }, (_, i): Layer => {
-    const at = (name: string) => get(`model.layers.${i}.${name}.weight`);
+    const at = (name: string) => get(operands, `model.layers.${i}.${name}.weight`);
     return {
       inputNorm: at('input_layernorm'),
-      q: at('self_attn.q_proj'),
-      k: at('self_attn.k_proj'),
-      v: at('self_attn.v_proj'),
+      qkv: at('self_attn.qkv_proj'),
       o: at('self_attn.o_proj'),
       mlpNorm: at('post_attention_layernorm'),
-      gate: at('mlp.gate_proj'),
-      up: at('mlp.up_proj'),
+      gateUp: at('mlp.gate_up_proj'),
       down: at('mlp.down_proj'),
     };
   });
-  const embed = get('model.embed_tokens.weight');
+  const embed = get(operands, 'model.embed_tokens.weight');
   return {
     config,
     device,
     shape: { heads: config.numAttentionHeads, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
-    parameters: shapes.map(({ name }) => get(name)),
+    parameters: shapes.map(({ name }) => get(named, name)),
+    operands: [...operands.values()],
     groups,
     embed,
     layers,
-    norm: get('model.norm.weight'),
-    head: config.tieWordEmbeddings ? embed : get('lm_head.weight'),
+    norm: get(operands, 'model.norm.weight'),
+    head: config.tieWordEmbeddings ? embed : get(operands, 'lm_head.weight'),
     rope: ropeTables(device, config.maxPositionEmbeddings, config.headDim, config.ropeTheta),
   };
 }
 
 /** Gives a model's memory back. */
-export function freeLlama({ device, groups, parameters, rope }: Llama): void {
+export function freeLlama({ device, groups, operands, rope }: Llama): void {
   for (const { value, gradient } of groups) {
     device.free(value);
     if (gradient) device.free(gradient);
   }
-  for (const p of parameters) {
+  for (const p of operands) {
     for (const { tensor } of p.packed.values()) device.free(tensor);
     p.packed.clear();
   }
@@ -191,8 +227,8 @@ export function followWeights(from: Llama, to: Llama, share = 1): void {
 }
 
 /** Declares that the weights changed: packed copies are void. */
-export function touchWeights({ parameters }: Llama): void {
-  for (const p of parameters) p.version++;
+export function touchWeights({ operands }: Llama): void {
+  for (const p of operands) p.version++;
 }
 
 /** Rows of a batch: which token stands where. Checked by whoever makes it. */
@@ -203,23 +239,20 @@ export interface Rows {
   readonly positions: Tensor;
 }
 
-/** Attention of one layer over rotated q and k. */
-export type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
+/** Attention of one layer: out[rows, heads * headDim] of qkv[rows, rowWidth], whose queries and keys are rotated. */
+export type Attend = (layer: number, qkv: Tensor) => Tensor;
 
 /** The hidden states [rows, hiddenSize] after the last norm. */
 export function forward(c: Context, llama: Llama, { ids, positions }: Rows, attend: Attend): Tensor {
+  const { shape } = llama;
   const eps = llama.config.rmsNormEps;
   let x = embedding(c, llama.embed, ids);
   llama.layers.forEach((layer, i) => {
-    const a = rmsnorm(c, x, layer.inputNorm, eps);
-    const q = linear(c, a, layer.q);
-    const k = linear(c, a, layer.k);
-    const v = linear(c, a, layer.v);
-    rope(c, q, positions, llama.rope);
-    rope(c, k, positions, llama.rope);
-    x = addResidual(c, x, linear(c, attend(i, q, k, v), layer.o));
-    const m = rmsnorm(c, x, layer.mlpNorm, eps);
-    x = addResidual(c, x, linear(c, swiglu(c, linear(c, m, layer.gate), linear(c, m, layer.up)), layer.down));
+    const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
+    rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
+    x = linear(c, attend(i, qkv), layer.o, x);
+    const gateUp = linear(c, rmsnorm(c, x, layer.mlpNorm, eps), layer.gateUp);
+    x = linear(c, swiglu(c, gateUp), layer.down, x);
   });
   return rmsnorm(c, x, llama.norm, eps);
 }
@@ -269,7 +302,7 @@ export function checkId(id: number, config: LlamaConfig): void {
 
 /** Logits [n, vocabSize] of a packed batch at the given rows (all where absent). */
 export function packedLogits(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
-  const hidden = forward(c, llama, batch, (_, q, k, v) => attention(c, llama.shape, q, k, v, batch.plan));
+  const hidden = forward(c, llama, batch, (_, qkv) => attention(c, llama.shape, qkv, batch.plan));
   if (!rows) return linear(c, hidden, llama.head);
   const total = batch.ids.size;
   for (const row of rows) {

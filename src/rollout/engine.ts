@@ -180,9 +180,9 @@ export function createEngine(
     try {
       const plan = planAttention(device, spans);
       const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
-      const hidden = forward(context, llama, rows, (layer, q, k, v) => {
-        storeKeysValues(device, shape, k, v, plan.slots, cache.layers[layer]);
-        return attend(device, shape, q, cache.layers[layer], plan).out;
+      const hidden = forward(context, llama, rows, (layer, qkv) => {
+        storeKeysValues(device, shape, qkv, plan.slots, cache.layers[layer]);
+        return attend(device, shape, qkv, cache.layers[layer], plan).out;
       });
       if (ready.length === 0) return null;
       // The rows that need logits are the first ones.

@@ -1,7 +1,7 @@
 // Every operation as a case for `checkDevices`, in any shape.
 import type { Parameter } from '../../src/compute/autograd.js';
-import { addResidual } from '../../src/compute/op/add/add.js';
 import { attention, planPacked } from '../../src/compute/op/attention/attention.js';
+import { rowWidth } from '../../src/compute/op/attention/layout.js';
 import { attentionGradientReference, attentionReference } from '../../src/compute/op/attention/reference.js';
 import { embedding } from '../../src/compute/op/embedding/embedding.js';
 import { gatherRows } from '../../src/compute/op/gather-rows/gather-rows.js';
@@ -21,6 +21,25 @@ import { tokenLogprob } from '../../src/compute/op/token-logprob/token-logprob.j
 import type { Tensor } from '../../src/compute/tensor.js';
 import { viewOf } from '../../src/compute/tensor.js';
 import { input, type OpCase } from './op.js';
+
+/** The columns of x[rows, sum of widths] as one matrix for each width. */
+function split(x: Float64Array, widths: readonly number[]): Float64Array[] {
+  const width = widths.reduce((a, b) => a + b, 0);
+  return widths.map((own, part) => {
+    const first = widths.slice(0, part).reduce((a, b) => a + b, 0);
+    return x.filter((_, i) => i % width >= first && i % width < first + own);
+  });
+}
+
+/** Matrices of these widths side by side. */
+export function beside(parts: readonly Float64Array[], widths: readonly number[]): Float64Array {
+  const rows = parts[0].length / widths[0];
+  return Float64Array.from(
+    Array.from({ length: rows }, (_, r) =>
+      parts.flatMap((x, part) => [...x.subarray(r * widths[part], (r + 1) * widths[part])]),
+    ).flat(),
+  );
+}
 
 const t = (x: Tensor | Parameter) => x as Tensor;
 const p = (x: Tensor | Parameter) => x as Parameter;
@@ -43,18 +62,36 @@ export const rmsnormCase = (rows: number, n: number): OpCase => ({
 
 export const swigluCase = (rows: number, n: number): OpCase => ({
   name: `swiglu ${rows} x ${n}`,
-  inputs: [input([rows, n], 5, { scale: 6 }), input([rows, n], 6)],
-  forward: ([g, u]) => swigluReference(g, u),
-  backward: ([g, u], dy) => swigluGradientReference(g, u, dy),
-  run: (c, [g, u]) => swiglu(c, t(g), t(u)),
+  inputs: [input([rows, 2 * n], 5, { scale: 6 })],
+  forward: ([x]) => {
+    const [g, u] = split(x, [n, n]);
+    return swigluReference(g, u);
+  },
+  backward: ([x], dy) => {
+    const [g, u] = split(x, [n, n]);
+    return [beside(swigluGradientReference(g, u, dy), [n, n])];
+  },
+  run: (c, [x]) => swiglu(c, t(x)),
 });
 
-export const addCase = (rows: number, n: number): OpCase => ({
-  name: `add ${rows} x ${n}`,
-  inputs: [input([rows, n], 7), input([rows, n], 8)],
-  forward: ([x, z]) => x.map((v, i) => v + z[i]),
-  backward: (_, dy) => [dy, dy],
-  run: (c, [x, z]) => addResidual(c, t(x), t(z)),
+/** x V^T + x W^T, the first as the residual of the second: x has two uses, whose gradients add up. */
+export const twoLinearCase = (rows: number, k: number, n: number): OpCase => ({
+  name: `two linear layers ${rows} x ${k} x ${n}`,
+  inputs: [
+    input([rows, k], 7),
+    input([n, k], 8, { parameter: true }),
+    input([n, k], 19, { parameter: true }),
+  ],
+  forward: ([x, v, w]) => {
+    const y = linearReference(x, w, rows, k, n);
+    return linearReference(x, v, rows, k, n).map((z, i) => z + y[i]);
+  },
+  backward: ([x, v, w], dy) => {
+    const [fromV, dv] = linearGradientReference(x, v, dy, rows, k, n);
+    const [fromW, dw] = linearGradientReference(x, w, dy, rows, k, n);
+    return [fromV.map((d, i) => d + fromW[i]), dv, dw];
+  },
+  run: (c, [x, v, w]) => linear(c, t(x), p(w), linear(c, t(x), p(v))),
 });
 
 export const embeddingCase = (ids: readonly number[], vocabulary: number, d: number): OpCase => ({
@@ -85,22 +122,30 @@ export const gatherCase = (rows: number, index: readonly number[], d: number): O
   run: (c, [x]) => gatherRows(c, t(x), c.device.upload(index, 'i32')),
 });
 
-export const ropeCase = (positions: readonly number[], heads: number, headDim: number): OpCase => ({
-  name: `rope of ${positions.length} rows, ${heads} heads of ${headDim}`,
-  inputs: [input([positions.length, heads * headDim], 11)],
-  forward: ([x]) => ropeReference(x, positions, headDim, 10000),
-  backward: (_, dy) => [ropeReference(dy, positions, headDim, 10000, -1)],
-  run: (c, [x]) => {
-    // In place: the output is another view, so that its gradient is the input's own.
-    const tables = ropeTables(c.device, 64, headDim, 10000);
-    rope(c, t(x), c.device.upload(positions, 'i32'), tables);
-    c.tape?.record([], () => {
-      c.device.free(tables.cos);
-      c.device.free(tables.sin);
-    });
-    return t(x);
-  },
-});
+/** Rows of `heads` heads that are turned and one more that is not. */
+export const ropeCase = (positions: readonly number[], heads: number, headDim: number): OpCase => {
+  const widths = [heads * headDim, headDim];
+  const turned = (x: Float64Array, direction: number) => {
+    const [first, last] = split(x, widths);
+    return beside([ropeReference(first, positions, headDim, 10000, direction), last], widths);
+  };
+  return {
+    name: `rope of ${positions.length} rows, ${heads} heads of ${headDim}`,
+    inputs: [input([positions.length, (heads + 1) * headDim], 11)],
+    forward: ([x]) => turned(x, 1),
+    backward: (_, dy) => [turned(dy, -1)],
+    run: (c, [x]) => {
+      // In place: the output is another view, so that its gradient is the input's own.
+      const tables = ropeTables(c.device, 64, headDim, 10000);
+      rope(c, t(x), heads, c.device.upload(positions, 'i32'), tables);
+      c.tape?.record([], () => {
+        c.device.free(tables.cos);
+        c.device.free(tables.sin);
+      });
+      return t(x);
+    },
+  };
+};
 
 export const attentionCase = (
   heads: number,
@@ -110,16 +155,24 @@ export const attentionCase = (
 ): OpCase => {
   const rows = lengths.reduce((a, b) => a + b, 0);
   const shape = { heads, kvHeads, headDim };
+  const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
+  const parts = [input([rows, widths[0]], 12, { scale: 2 }), input([rows, widths[1]], 13, { scale: 2 })];
+  const values = beside(
+    [...parts, input([rows, widths[2]], 14)].map((i) => i.values),
+    widths,
+  );
   return {
     name: `attention ${heads}/${kvHeads} heads of ${headDim}, lengths ${lengths.join(' ')}`,
-    inputs: [
-      input([rows, heads * headDim], 12, { scale: 2 }),
-      input([rows, kvHeads * headDim], 13, { scale: 2 }),
-      input([rows, kvHeads * headDim], 14),
-    ],
-    forward: ([q, k, v]) => attentionReference(shape, q, k, v, lengths),
-    backward: ([q, k, v], dout) => attentionGradientReference(shape, q, k, v, dout, lengths),
-    run: (c, [q, k, v]) => attention(c, shape, t(q), t(k), t(v), planPacked(c.device, lengths)),
+    inputs: [{ shape: [rows, rowWidth(shape)], values }],
+    forward: ([qkv]) => {
+      const [q, k, v] = split(qkv, widths);
+      return attentionReference(shape, q, k, v, lengths);
+    },
+    backward: ([qkv], dout) => {
+      const [q, k, v] = split(qkv, widths);
+      return [beside(attentionGradientReference(shape, q, k, v, dout, lengths), widths)];
+    },
+    run: (c, [qkv]) => attention(c, shape, t(qkv), planPacked(c.device, lengths)),
   };
 };
 
@@ -153,10 +206,9 @@ export const logprobCase = (tokens: readonly number[], n: number, temperature: n
 /** x + W_down (silu(W_gate a) * W_up a) with a = rmsnorm(x): inputs with several uses, whose gradients add up. */
 export const feedForwardCase = (rows: number, d: number, inner: number): OpCase => {
   const eps = 1e-5;
-  const stages = ([x, norm, gate, up]: readonly Float64Array[]) => {
+  const stages = ([x, norm, gateUp]: readonly Float64Array[]) => {
     const a = rmsnormReference(x, norm, eps);
-    const g = linearReference(a, gate, rows, d, inner);
-    const u = linearReference(a, up, rows, d, inner);
+    const [g, u] = split(linearReference(a, gateUp, rows, d, 2 * inner), [inner, inner]);
     return { a, g, u, h: swigluReference(g, u) };
   };
   return {
@@ -164,27 +216,25 @@ export const feedForwardCase = (rows: number, d: number, inner: number): OpCase 
     inputs: [
       input([rows, d], 20),
       input([d], 21, { parameter: true }),
-      ...[22, 23].map((seed) => input([inner, d], seed, { parameter: true })),
+      input([2 * inner, d], 22, { parameter: true }),
       input([d, inner], 24, { parameter: true }),
     ],
     forward: (inputs) => {
-      const y = linearReference(stages(inputs).h, inputs[4], rows, inner, d);
+      const y = linearReference(stages(inputs).h, inputs[3], rows, inner, d);
       return inputs[0].map((x, i) => x + y[i]);
     },
     backward: (inputs, dy) => {
-      const [x, norm, gate, up, down] = inputs;
+      const [x, norm, gateUp, down] = inputs;
       const { a, g, u, h } = stages(inputs);
       const [dh, ddown] = linearGradientReference(h, down, dy, rows, inner, d);
-      const [dg, du] = swigluGradientReference(g, u, dh);
-      const [fromGate, dgate] = linearGradientReference(a, gate, dg, rows, d, inner);
-      const [fromUp, dup] = linearGradientReference(a, up, du, rows, d, inner);
-      const da = fromGate.map((v, i) => v + fromUp[i]);
+      const both = beside(swigluGradientReference(g, u, dh), [inner, inner]);
+      const [da, dgateUp] = linearGradientReference(a, gateUp, both, rows, d, 2 * inner);
       const [fromNorm, dnorm] = rmsnormGradientReference(x, norm, da, eps);
-      return [fromNorm.map((v, i) => v + dy[i]), dnorm, dgate, dup, ddown];
+      return [fromNorm.map((v, i) => v + dy[i]), dnorm, dgateUp, ddown];
     },
-    run: (c, [x, norm, gate, up, down]) => {
+    run: (c, [x, norm, gateUp, down]) => {
       const a = rmsnorm(c, t(x), p(norm), eps);
-      return addResidual(c, t(x), linear(c, swiglu(c, linear(c, a, p(gate)), linear(c, a, p(up))), p(down)));
+      return linear(c, swiglu(c, linear(c, a, p(gateUp))), p(down), t(x));
     },
   };
 };

@@ -258,6 +258,11 @@ export class Device {
     }
   }
 
+  /** Whether launches are being collected; see `rowwise`. */
+  get isRowwise(): boolean {
+    return this.#chain !== null;
+  }
+
   #write(
     start: number,
     { id, kernel }: CompiledKernel,

@@ -2,7 +2,6 @@
 import { after, test } from 'node:test';
 import { checkDevices, checkReference, type OpCase, testDevices } from '../../../test/support/op.js';
 import {
-  addCase,
   attentionCase,
   embeddingCase,
   feedForwardCase,
@@ -12,6 +11,7 @@ import {
   rmsnormCase,
   ropeCase,
   swigluCase,
+  twoLinearCase,
 } from '../../../test/support/op-cases.js';
 
 const devices = testDevices();
@@ -54,7 +54,7 @@ const small: OpCase[] = [
     [1, 1],
     [3, 7],
     [0, 8],
-  ].map(([r, n]) => addCase(r, n)),
+  ].map(([r, n]) => twoLinearCase(r, n, r + 2)),
   feedForwardCase(1, 3, 5),
   feedForwardCase(5, 7, 9),
   feedForwardCase(0, 4, 4),
@@ -118,7 +118,7 @@ const large: OpCase[] = [
   linearCase(101, 9, 20),
   rmsnormCase(70, 40),
   swigluCase(40, 70),
-  addCase(40, 70),
+  twoLinearCase(40, 70, 33),
 ];
 
 test('references agree with central differences', () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
+import { beside } from '../../../../test/support/op-cases.js';
 import type { Device } from '../../device/device.js';
 import { attend, attention, planAttention, planPacked, type Span, storeKeysValues } from './attention.js';
 import { BLOCK, blockSizes, type HeadShape } from './layout.js';
@@ -20,6 +21,9 @@ interface Rows {
   readonly k: Float64Array;
   readonly v: Float64Array;
 }
+
+const joined = ({ heads, kvHeads, headDim }: HeadShape, { q, k, v }: Rows) =>
+  beside([q, k, v], [heads * headDim, kvHeads * headDim, kvHeads * headDim]);
 
 const makeRows = ({ heads, kvHeads, headDim }: HeadShape, rows: number, seed: number): Rows => ({
   q: noise(rows * heads * headDim, seed, 2),
@@ -44,15 +48,10 @@ const join = (rows: readonly Rows[]): Rows => {
   return { q: all('q'), k: all('k'), v: all('v') };
 };
 
-function packed(
-  device: Device,
-  shape: HeadShape,
-  { q, k, v }: Rows,
-  lengths: readonly number[],
-): Float32Array {
+function packed(device: Device, shape: HeadShape, rows: Rows, lengths: readonly number[]): Float32Array {
   const mark = device.mark();
-  const [tq, tk, tv] = [q, k, v].map((x) => device.upload(x, 'f32'));
-  const out = attention({ device, tape: null }, shape, tq, tk, tv, planPacked(device, lengths));
+  const qkv = device.upload(joined(shape, rows), 'f32');
+  const out = attention({ device, tape: null }, shape, qkv, planPacked(device, lengths));
   const got = device.floats(out).slice();
   device.rewind(mark);
   return got;
@@ -67,12 +66,12 @@ function createCache(device: Device, shape: HeadShape, blocks: number) {
   };
   return {
     kv,
-    feed({ q, k, v }: Rows, spans: readonly Span[]): Float32Array {
+    feed(rows: Rows, spans: readonly Span[]): Float32Array {
       const mark = device.mark();
       const plan = planAttention(device, spans);
-      const [tq, tk, tv] = [q, k, v].map((x) => device.upload(x, 'f32'));
-      storeKeysValues(device, shape, tk, tv, plan.slots, kv);
-      const got = device.floats(attend(device, shape, tq, kv, plan).out).slice();
+      const qkv = device.upload(joined(shape, rows), 'f32');
+      storeKeysValues(device, shape, qkv, plan.slots, kv);
+      const got = device.floats(attend(device, shape, qkv, kv, plan).out).slice();
       device.rewind(mark);
       return got;
     },

@@ -8,9 +8,12 @@ import {
   BLOCK,
   blockSizes,
   type HeadShape,
+  keysAt,
+  rowWidth,
   shapeKey,
   storeRowsKernel,
   storeTransposedKernel,
+  valuesAt,
 } from './layout.js';
 
 /** Scores that an item of attendKernel keeps at most: 128 KiB, so that they stay in a core's own cache. */
@@ -108,37 +111,47 @@ export function planPacked(device: Device, lengths: readonly number[]): PackedPl
   };
 }
 
-/** Writes the rows' keys and values into their blocks. */
+/** Writes the keys and values of rows qkv[rows, rowWidth] into their blocks. */
 export function storeKeysValues(
   device: Device,
   shape: HeadShape,
-  k: Tensor,
-  v: Tensor,
+  qkv: Tensor,
   slots: Tensor,
   into: KvBlocks,
 ): void {
-  storeTransposed(device, shape, k, slots, into.keys);
+  storeTransposed(device, shape, qkv, keysAt(shape), slots, into.keys);
   const rows = device.kernel(`store-rows ${shapeKey(shape)}`, (t) => storeRowsKernel(t, shape));
-  device.launch(rows, slots.size, [v, slots, into.values], [], 64);
+  device.launch(rows, slots.size, [qkv, slots, into.values], [], 64);
 }
 
-function storeTransposed(device: Device, shape: HeadShape, x: Tensor, slots: Tensor, blocks: Tensor): void {
-  const kernel = device.kernel(`store-transposed ${shapeKey(shape)}`, (t) => storeTransposedKernel(t, shape));
-  device.launch(kernel, slots.size, [x, slots, blocks], [], 64);
+function storeTransposed(
+  device: Device,
+  shape: HeadShape,
+  qkv: Tensor,
+  start: number,
+  slots: Tensor,
+  blocks: Tensor,
+): void {
+  const key = `store-transposed ${shapeKey(shape)} from ${start}`;
+  const kernel = device.kernel(key, (t) => storeTransposedKernel(t, shape, start));
+  device.launch(kernel, slots.size, [qkv, slots, blocks], [], 64);
 }
 
-/** out[rows, heads * headDim] and lse[rows, heads] for queries q over blocks that already hold their keys and values. */
+/**
+ * out[rows, heads * headDim] and lse[rows, heads] for the queries of qkv[rows, rowWidth] over blocks that already hold
+ * their keys and values.
+ */
 export function attend(
   device: Device,
   shape: HeadShape,
-  q: Tensor,
+  qkv: Tensor,
   { keys, values }: KvBlocks,
   plan: AttentionPlan,
 ): { out: Tensor; lse: Tensor } {
   const { heads, headDim } = shape;
   const rows = plan.slots.size;
-  if (q.size !== rows * heads * headDim)
-    throw refuse('bad-kernel', `queries for ${rows} rows`, q.shape, 'shapes must fit');
+  if (qkv.size !== rows * rowWidth(shape))
+    throw refuse('bad-kernel', `queries for ${rows} rows`, qkv.shape, 'shapes must fit');
   const out = device.temporary([rows, heads * headDim]);
   const lse = device.temporary([rows, heads]);
   for (const [tileRows, tiles] of [
@@ -153,7 +166,7 @@ export function attend(
     const span = whole ? heads : 1;
     const mark = device.mark();
     const scratch = device.temporary([device.threads, span, tileRows, plan.scratchStride]);
-    const buffers = [q, keys, values, tiles, plan.tables, out, lse, scratch];
+    const buffers = [qkv, keys, values, tiles, plan.tables, out, lse, scratch];
     const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
     device.launch(kernel, (count * heads) / span, buffers, scalars, Math.ceil(4 / span));
     device.rewind(mark);
@@ -161,13 +174,13 @@ export function attend(
   return { out, lse };
 }
 
-/** Causal attention of q[rows, heads * headDim] over k, v[rows, kvHeads * headDim] of a packed batch. */
+/**
+ * Causal attention of a packed batch: out[rows, heads * headDim] of qkv[rows, rowWidth]. qkv must have no other use.
+ */
 export function attention(
   { device, tape }: Context,
   shape: HeadShape,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
+  qkv: Tensor,
   plan: PackedPlan,
 ): Tensor {
   const sizes = blockSizes(device.target, shape);
@@ -175,25 +188,22 @@ export function attention(
     keys: device.temporary([plan.blocks, sizes.keys]),
     values: device.temporary([plan.blocks, sizes.values]),
   };
-  storeKeysValues(device, shape, k, v, plan.slots, kv);
-  const { out, lse } = attend(device, shape, q, kv, plan);
+  storeKeysValues(device, shape, qkv, plan.slots, kv);
+  const { out, lse } = attend(device, shape, qkv, kv, plan);
   tape?.record([out], () => {
     const dout = tape.arrived(out);
     if (!dout) return;
-    const [dq, dk, dv] = [q, k, v].map((t) => {
-      const d = tape.contribute(t);
-      if (d.accumulate) throw refuse('bad-kernel', 'attention input', 'used twice', 'use it once');
-      return d.tensor;
-    });
+    const dqkv = tape.contribute(qkv);
+    if (dqkv.accumulate) throw refuse('bad-kernel', 'attention input', 'used twice', 'use it once');
     const mark = device.mark();
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
-    storeTransposed(device, shape, v, plan.slots, transposed);
+    storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
     const scratch = device.temporary([device.threads, 2 * TILE, plan.scratchStride]);
     device.launch(
       device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
       plan.sequences.shape[0] * shape.kvHeads,
-      [q, k, kv.keys, transposed, out, lse, dout, plan.sequences, dq, dk, dv, scratch],
+      [qkv, kv.keys, transposed, out, lse, dout, plan.sequences, dqkv.tensor, scratch],
       [plan.scratchStride, 1 / Math.sqrt(shape.headDim)],
     );
     device.rewind(mark);

@@ -12,7 +12,7 @@ import {
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { exp, log } from '../../kernel/math.js';
-import { BLOCK, type HeadShape, valueStride } from './layout.js';
+import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from './layout.js';
 
 /** Queries in a full tile. */
 export const TILE = 4;
@@ -90,7 +90,8 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
     `attend-${rows}`,
     target,
     {
-      q: 'f32*',
+      /** Rows of joined queries, keys and values, of which only the queries are read. */
+      qkv: 'f32*',
       keys: 'f32*',
       values: 'f32*',
       tiles: 'i32*',
@@ -117,29 +118,37 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         /** The block after this one; the last has itself. */
         const nextAt = (block: I32) => blockAt(b.min(b.add(block, 1), b.sub(blocks, 1)));
         const scale = b.splat(p.scale);
-        /** What each of the item's heads has: its key/value head, its place in lse, q and out, and its scores. */
-        const eachHead = (
-          body: (kvHead: I32, at: readonly I32[], rowAt: readonly I32[], scoreAt: readonly I32[]) => void,
-        ) =>
+        interface Head {
+          readonly kvHead: I32;
+          /** Of each row: its place in lse, in qkv and in out, and its scores'. */
+          readonly at: readonly I32[];
+          readonly queryAt: readonly I32[];
+          readonly outAt: readonly I32[];
+          readonly scoreAt: readonly I32[];
+        }
+        const eachHead = (body: (head: Head) => void) =>
           b.loop(0, p.span, 1, (h) => {
             const head = b.add(firstHead, h);
             const all = Array.from({ length: rows }, (_, r) => r);
             const at = all.map((r) => b.add(b.mul(b.add(firstRow, r), heads), head));
             const scores = b.mul(b.add(b.mul(b.part, p.span), h), rows);
-            body(
-              b.div(head, heads / kvHeads),
+            body({
+              kvHead: b.div(head, heads / kvHeads),
               at,
-              at.map((i) => b.mul(i, headDim)),
-              all.map((r) => b.mul(b.add(scores, r), p.scratchStride)),
-            );
+              queryAt: all.map((r) =>
+                b.add(b.mul(b.add(firstRow, r), rowWidth(shape)), b.mul(head, headDim)),
+              ),
+              outAt: at.map((i) => b.mul(i, headDim)),
+              scoreAt: all.map((r) => b.mul(b.add(scores, r), p.scratchStride)),
+            });
           });
 
         b.loop(0, blocks, 1, (block) => {
-          const keysAt = b.mul(blockAt(block), headDim * BLOCK);
+          const blockKeysAt = b.mul(blockAt(block), headDim * BLOCK);
           const nextKeysAt = b.mul(nextAt(block), headDim * BLOCK);
           const first = b.mul(block, BLOCK);
-          eachHead((kvHead, _, rowAt, scoreAt) => {
-            const headAt = b.add(keysAt, b.mul(kvHead, headDim * BLOCK));
+          eachHead(({ kvHead, queryAt, scoreAt }) => {
+            const headAt = b.add(blockKeysAt, b.mul(kvHead, headDim * BLOCK));
             prefetchAll(b, p.keys, b.add(nextKeysAt, b.mul(kvHead, headDim * BLOCK)), headDim * BLOCK);
             for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
               const acc = accumulators(b, rows, vectors);
@@ -148,7 +157,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
                 acc,
                 0,
                 headDim,
-                (r, d) => b.load(p.q, b.add(rowAt[r], d)),
+                (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
                 (v, d) => b.loadVec(p.keys, b.add(headAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes),
               );
               for (let v = 0; v < vectors; v++) {
@@ -165,7 +174,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         });
 
         const firstValuesAt = b.mul(blockAt(b.int(0)), stride * BLOCK);
-        eachHead((kvHead, at, rowAt, scoreAt) => {
+        eachHead(({ kvHead, at, outAt, scoreAt }) => {
           prefetchAll(b, p.values, b.add(firstValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
           for (let r = 0; r < rows; r++) {
             const eachScore = (body: (score: Vec, i: I32) => void) =>
@@ -188,21 +197,21 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
             const inverse = b.splat(b.div(1, total));
             eachScore((e, i) => b.store(p.scratch, i, b.mul(e, inverse)));
             for (let lane = 0; lane < headDim; lane += b.lanes)
-              b.store(p.out, rowAt[r], b.zero(), tailCount(b, headDim, lane), lane);
+              b.store(p.out, outAt[r], b.zero(), tailCount(b, headDim, lane), lane);
           }
         });
 
         b.loop(0, blocks, 1, (block) => {
           const first = b.mul(block, BLOCK);
-          const valuesAt = b.mul(blockAt(block), stride * BLOCK);
+          const blockValuesAt = b.mul(blockAt(block), stride * BLOCK);
           const nextValuesAt = b.mul(nextAt(block), stride * BLOCK);
           const count = b.min(BLOCK, b.sub(keys, first));
-          eachHead((kvHead, _, rowAt, scoreAt) => {
-            const headAt = b.add(valuesAt, b.mul(kvHead, stride * BLOCK));
+          eachHead(({ kvHead, outAt, scoreAt }) => {
+            const headAt = b.add(blockValuesAt, b.mul(kvHead, stride * BLOCK));
             prefetchAll(b, p.values, b.add(nextValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const laneOf = (v: number) => start + v * b.lanes;
-              const acc = rowAt.map((at) =>
+              const acc = outAt.map((at) =>
                 Array.from({ length: vectors }, (_, v) =>
                   b.variable<'vec'>(b.loadVec(p.out, at, tailCount(b, headDim, laneOf(v)), laneOf(v))),
                 ),
@@ -217,7 +226,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
               );
               acc.forEach((row, r) => {
                 row.forEach((sum, v) => {
-                  b.store(p.out, rowAt[r], sum.get(), tailCount(b, headDim, laneOf(v)), laneOf(v));
+                  b.store(p.out, outAt[r], sum.get(), tailCount(b, headDim, laneOf(v)), laneOf(v));
                 });
               });
             }
@@ -230,7 +239,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 
 /**
  * Gradients of attention from those of its output, probabilities made anew from lse. An item is one sequence and one
- * key/value head: it owns dk and dv of that head and dq of the query heads that share it. dq, dk, dv are overwritten.
+ * key/value head: it owns dk and dv of that head and dq of the query heads that share it. dqkv is overwritten.
  */
 export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): Kernel {
   const { heads, kvHeads, headDim } = shape;
@@ -239,8 +248,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
     'attention-backward',
     target,
     {
-      q: 'f32*',
-      k: 'f32*',
+      qkv: 'f32*',
       /** Keys and values, both transposed, in blocks. */
       keys: 'f32*',
       values: 'f32*',
@@ -248,30 +256,30 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
       lse: 'f32*',
       dout: 'f32*',
       sequences: 'i32*',
-      dq: 'f32*',
-      dk: 'f32*',
-      dv: 'f32*',
+      dqkv: 'f32*',
       /** Per part: TILE rows of probabilities, then TILE rows of score gradients. */
       scratch: 'f32*',
       scratchStride: 'i32',
       scale: 'f32',
     },
     (b, p) => {
-      const kvWidth = kvHeads * headDim;
+      const width = rowWidth(shape);
       b.items((item) => {
         const kvHead = b.rem(item, kvHeads);
         const at = b.mul(b.div(item, kvHeads), SEQUENCE_WORDS);
         const firstRow = b.loadInt(p.sequences, at);
         const length = b.loadInt(p.sequences, at, 1);
         const firstBlock = b.loadInt(p.sequences, at, 2);
-        const kvStart = b.add(b.mul(firstRow, kvWidth), b.mul(kvHead, headDim));
+        const firstAt = b.mul(firstRow, width);
+        const keyStart = b.add(b.add(firstAt, keysAt(shape)), b.mul(kvHead, headDim));
+        const valueStart = b.add(b.add(firstAt, valuesAt(shape)), b.mul(kvHead, headDim));
         const scale = b.splat(p.scale);
 
         b.loop(0, length, 1, (i) => {
-          const to = b.add(kvStart, b.mul(i, kvWidth));
+          const row = b.mul(i, width);
           b.vectors(headDim, (d, count) => {
-            b.store(p.dk, b.add(to, d), b.zero(), count);
-            b.store(p.dv, b.add(to, d), b.zero(), count);
+            b.store(p.dqkv, b.add(b.add(keyStart, row), d), b.zero(), count);
+            b.store(p.dqkv, b.add(b.add(valueStart, row), d), b.zero(), count);
           });
         });
 
@@ -282,6 +290,9 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             b.add(b.mul(b.add(b.add(firstRow, first), r), heads), head),
           );
           const rowAt = index.map((i) => b.mul(i, headDim));
+          const queryAt = index.map((_, r) =>
+            b.add(b.mul(b.add(b.add(firstRow, first), r), width), b.mul(head, headDim)),
+          );
           const lse = index.map((i) => b.splat(b.load(p.lse, i)));
           const probabilityAt = index.map((_, r) =>
             b.mul(b.add(b.mul(b.part, 2 * TILE), r), p.scratchStride),
@@ -306,7 +317,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               const slopes = accumulators(b, rows, vectors);
               const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) =>
                 b.loadVec(buffer, b.add(blockAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes);
-              product(b, scores, 0, headDim, (r, d) => b.load(p.q, b.add(rowAt[r], d)), column(p.keys));
+              product(b, scores, 0, headDim, (r, d) => b.load(p.qkv, b.add(queryAt[r], d)), column(p.keys));
               product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
               for (let v = 0; v < vectors; v++) {
                 const lane = start + v * b.lanes;
@@ -332,34 +343,39 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               0,
               keys,
               (r, j) => b.load(p.scratch, b.add(gradientAt[r], j)),
-              (v, j) => b.loadVec(p.k, b.add(kvStart, b.mul(j, kvWidth)), count(v), start + v * b.lanes),
+              (v, j) => b.loadVec(p.qkv, b.add(keyStart, b.mul(j, width)), count(v), start + v * b.lanes),
             );
             for (let r = 0; r < rows; r++) {
               for (let v = 0; v < vectors; v++) {
-                b.store(p.dq, rowAt[r], acc[r][v].get(), count(v), start + v * b.lanes);
+                b.store(p.dqkv, queryAt[r], acc[r][v].get(), count(v), start + v * b.lanes);
               }
             }
-            /** target[j] += sum over the tile's rows of weight[r][j] * source[r]. */
-            const spread = (source: Buffer<'f32'>, weightAt: readonly I32[], into: Buffer<'f32'>) => {
-              const held = rowAt.map((row) =>
+            /** dqkv[to + j] += sum over the tile's rows of weight[r][j] * source[r]. */
+            const spread = (
+              source: Buffer<'f32'>,
+              sourceAt: readonly I32[],
+              weightAt: readonly I32[],
+              to: I32,
+            ) => {
+              const held = sourceAt.map((row) =>
                 Array.from({ length: vectors }, (_, v) =>
                   b.loadVec(source, row, count(v), start + v * b.lanes),
                 ),
               );
               b.loop(0, keys, 1, (j) => {
-                const to = b.add(kvStart, b.mul(j, kvWidth));
+                const at = b.add(to, b.mul(j, width));
                 const sums = Array.from({ length: vectors }, (_, v) =>
-                  b.loadVec(into, to, count(v), start + v * b.lanes),
+                  b.loadVec(p.dqkv, at, count(v), start + v * b.lanes),
                 );
                 for (let r = 0; r < rows; r++) {
                   const weight = b.splat(b.load(p.scratch, b.add(weightAt[r], j)));
                   for (let v = 0; v < vectors; v++) sums[v] = b.mulAdd(weight, held[r][v], sums[v]);
                 }
-                for (let v = 0; v < vectors; v++) b.store(into, to, sums[v], count(v), start + v * b.lanes);
+                for (let v = 0; v < vectors; v++) b.store(p.dqkv, at, sums[v], count(v), start + v * b.lanes);
               });
             };
-            spread(p.q, gradientAt, p.dk);
-            spread(p.dout, probabilityAt, p.dv);
+            spread(p.qkv, queryAt, gradientAt, keyStart);
+            spread(p.dout, rowAt, probabilityAt, valueStart);
           }
         };
 

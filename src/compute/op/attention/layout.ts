@@ -17,6 +17,18 @@ export interface HeadShape {
   readonly headDim: number;
 }
 
+/** Elements of a row of joined queries, keys and values: [heads + 2 kvHeads, headDim]. */
+export function rowWidth({ heads, kvHeads, headDim }: HeadShape): number {
+  return (heads + 2 * kvHeads) * headDim;
+}
+/** Where a row's keys and values begin. */
+export function keysAt({ heads, headDim }: HeadShape): number {
+  return heads * headDim;
+}
+export function valuesAt({ heads, kvHeads, headDim }: HeadShape): number {
+  return (heads + kvHeads) * headDim;
+}
+
 /** Elements between the values of neighbouring positions: headDim rounded up to whole vectors. */
 export function valueStride(target: TargetInfo, headDim: number): number {
   return Math.ceil(headDim / target.lanes) * target.lanes;
@@ -39,14 +51,18 @@ export function shapeKey({ heads, kvHeads, headDim }: HeadShape): string {
   return `${heads}/${kvHeads}/${headDim}`;
 }
 
-/** Writes x[rows, kvHeads * headDim] transposed into blocks: slot[row] = block * 16 + place. An item is a row. */
-export function storeTransposedKernel(target: TargetInfo, { kvHeads, headDim }: HeadShape): Kernel {
+/**
+ * Writes the keys or values that begin at element `start` of each row of x[rows, rowWidth] transposed into blocks:
+ * slot[row] = block * 16 + place. An item is a row.
+ */
+export function storeTransposedKernel(target: TargetInfo, shape: HeadShape, start: number): Kernel {
+  const { kvHeads, headDim } = shape;
   return buildKernel('store-transposed', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
       const place = b.rem(slot, BLOCK);
       const to = b.add(b.mul(b.div(slot, BLOCK), kvHeads * headDim * BLOCK), place);
-      const from = b.mul(row, kvHeads * headDim);
+      const from = b.add(b.mul(row, rowWidth(shape)), start);
       b.loop(0, kvHeads * headDim, 1, (i) =>
         b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i))),
       );
@@ -54,8 +70,9 @@ export function storeTransposedKernel(target: TargetInfo, { kvHeads, headDim }: 
   });
 }
 
-/** Writes x[rows, kvHeads * headDim] into value blocks, the padding as 0. An item is a row. */
-export function storeRowsKernel(target: TargetInfo, { kvHeads, headDim }: HeadShape): Kernel {
+/** Writes the values of x[rows, rowWidth] into their blocks, the padding as 0. An item is a row. */
+export function storeRowsKernel(target: TargetInfo, shape: HeadShape): Kernel {
+  const { kvHeads, headDim } = shape;
   const stride = valueStride(target, headDim);
   return buildKernel('store-rows', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
     b.items((row) => {
@@ -64,7 +81,7 @@ export function storeRowsKernel(target: TargetInfo, { kvHeads, headDim }: HeadSh
       const block = b.mul(b.div(slot, BLOCK), kvHeads * BLOCK);
       for (let head = 0; head < kvHeads; head++) {
         const to = b.mul(b.add(b.add(block, head * BLOCK), place), stride);
-        const from = b.add(b.mul(row, kvHeads * headDim), head * headDim);
+        const from = b.add(b.mul(row, rowWidth(shape)), valuesAt(shape) + head * headDim);
         for (let i = 0; i < stride; i += b.lanes) {
           const count = headDim - i < b.lanes ? b.int(headDim - i) : undefined;
           b.store(p.blocks, to, b.loadVec(p.x, from, count, i), undefined, i);

@@ -33,9 +33,15 @@ function kBlock(target: TargetInfo): number {
  */
 export type Layout = 'rows' | 'tiles';
 
+/** Rows that go through all panels together: with a block of k they stay in the second-level cache. */
+function rowBlock(target: TargetInfo): number {
+  const rows = tileRows(target);
+  return rows * Math.round(96 / rows);
+}
+
 /**
- * C[m, n] = A B, or C += A B. An item is a block of rows times a block of panels: item = rowBlock * panelBlocks +
- * panelBlock. Rows by whole tiles and panels are shared out evenly among their blocks.
+ * C[m, n] = A B, or C = D + A B, where D may be C. An item is a panel where `byPanels`, else a row of layout `rows` and a
+ * tile of layout `tiles`.
  */
 export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
   return buildKernel(
@@ -45,40 +51,39 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
       a: 'f32*',
       b: 'f32*',
       c: 'f32*',
+      d: 'f32*',
       m: 'i32',
       n: 'i32',
       k: 'i32',
       lda: 'i32',
-      ldc: 'i32',
-      accumulate: 'i32',
-      rowBlocks: 'i32',
-      panelBlocks: 'i32',
+      /** Elements from row to row of D. */
+      ldd: 'i32',
+      /** Whether D is there. */
+      add: 'i32',
+      byPanels: 'i32',
     },
     (b, p) => {
       const width = panelWidth(target);
       const rows = tileRows(target);
-      const panels = b.div(b.add(p.n, width - 1), width);
-      const tiles = b.div(b.add(p.m, rows - 1), rows);
-      b.items((item) => {
-        const rowBlock = b.div(item, p.panelBlocks);
-        const panelBlock = b.rem(item, p.panelBlocks);
-        const rowOf = (block: I32) => b.mul(b.div(b.mul(tiles, block), p.rowBlocks), rows);
-        const panelOf = (block: I32) => b.div(b.mul(panels, block), p.panelBlocks);
-        const firstRow = rowOf(rowBlock);
-        const lastRow = b.min(p.m, rowOf(b.add(rowBlock, 1)));
-        const firstPanel = panelOf(panelBlock);
-        const lastPanel = panelOf(b.add(panelBlock, 1));
+      const rowBlockSize = rowBlock(target);
+      const unit = layout === 'rows' ? 1 : rows;
+      const firstRow = b.select(p.byPanels, b.int(0), b.mul(b.begin, unit));
+      const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, unit)));
+      const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
+      const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
+      b.loop(firstRow, lastRow, rowBlockSize, (blockStart) => {
+        const blockEnd = b.min(lastRow, b.add(blockStart, rowBlockSize));
+        const whole = b.sub(blockEnd, b.rem(b.sub(blockEnd, blockStart), rows));
         b.loop(0, p.k, kBlock(target), (k0) => {
           const k1 = b.min(p.k, b.add(k0, kBlock(target)));
-          const fresh = b.and(b.eq(k0, 0), b.eq(p.accumulate, 0));
           b.loop(firstPanel, lastPanel, 1, (panel) => {
             const column = b.mul(panel, width);
             const columns = b.sub(p.n, column);
             const panelStart = b.mul(b.mul(panel, p.k), width);
-            const whole = b.sub(lastRow, b.rem(b.sub(lastRow, firstRow), rows));
             const tile = (count: number, row: I32) =>
               matmulTile(b, {
                 ...p,
+                ldc: p.n,
                 layout,
                 width,
                 tileRows: rows,
@@ -86,17 +91,16 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
                 row,
                 k0,
                 k1,
-                fresh,
                 column,
                 columns,
                 panelStart,
               });
-            b.loop(firstRow, whole, rows, (row) => tile(rows, row));
+            b.loop(blockStart, whole, rows, (row) => tile(rows, row));
             let row = whole;
             for (const count of [8, 4, 2, 1]) {
               if (count >= rows) continue;
               const start = row;
-              const some = b.le(count, b.sub(lastRow, start));
+              const some = b.le(count, b.sub(blockEnd, start));
               b.if(some, () => tile(count, start));
               row = b.add(start, b.mul(some, count));
             }
@@ -112,8 +116,11 @@ interface Tile {
   a: Buffer<'f32'>;
   b: Buffer<'f32'>;
   c: Buffer<'f32'>;
+  d: Buffer<'f32'>;
   lda: I32;
   ldc: I32;
+  ldd: I32;
+  add: I32;
   layout: Layout;
   width: number;
   /** Rows of a whole tile, and of this one. */
@@ -122,7 +129,6 @@ interface Tile {
   row: I32;
   k0: I32;
   k1: I32;
-  fresh: I32;
   column: I32;
   /** Columns from `column` to the end of C. */
   columns: I32;
@@ -147,8 +153,18 @@ function matmulTile(b: Builder, t: Tile): void {
   const each = (body: (r: number, v: number) => void) => {
     for (let r = 0; r < t.count; r++) for (let v = 0; v < TILE_VECTORS; v++) body(r, v);
   };
-  b.if(b.eq(t.fresh, 0), () =>
-    atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(t.c, cAt[r], count(v), v * lanes)))),
+  const start = (from: Buffer<'f32'>, at: readonly I32[]) =>
+    atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(from, at[r], count(v), v * lanes))));
+  b.if(
+    b.lt(0, t.k0),
+    () => start(t.c, cAt),
+    () =>
+      b.if(t.add, () =>
+        start(
+          t.d,
+          cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), t.ldd), t.column)),
+        ),
+      ),
   );
   const rowStart = cAt.map((_, r) => b.mul(b.add(t.row, r), t.lda));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load

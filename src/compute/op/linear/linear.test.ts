@@ -45,6 +45,7 @@ function run(device: Device, p: Product): Float32Array {
     b: pack(device, source, p.k, p.n, p.transposed),
     c: into,
     lda,
+    add: p.accumulate ? into : undefined,
   });
   const got = device.floats(into).slice();
   device.rewind(mark);
@@ -107,7 +108,7 @@ test('a row of a product is the same alone and among others', () => {
     const b = pack(device, device.upload(noise(n * k, 5), 'f32'), k, n, true);
     const product = (a: Float64Array, m: number) => {
       const c = device.temporary([m, n]);
-      const options = { layout: 'rows', b, c, m, lda: k, accumulate: false } as const;
+      const options = { layout: 'rows', b, c, m, lda: k } as const;
       matmul(device, { ...options, a: device.upload(a, 'f32') });
       return device.floats(c).slice();
     };
@@ -124,7 +125,7 @@ test('no rows leave the result alone; shapes that do not fit are refused', () =>
   const b = pack(wasm, wasm.upload(noise(12, 1), 'f32'), 3, 4, false);
   const c = wasm.upload(noise(8, 2), 'f32', [2, 4]);
   const a = wasm.upload(noise(6, 3), 'f32', [2, 3]);
-  const options = { layout: 'rows', a, b, c, lda: 3, accumulate: false } as const;
+  const options = { layout: 'rows', a, b, c, lda: 3 } as const;
   const before = wasm.floats(c).slice();
   matmul(wasm, { ...options, m: 0 });
   assert.deepEqual(wasm.floats(c), before);

@@ -13,10 +13,8 @@ import {
   tileRows,
 } from './kernel.js';
 
-/** Rows of A that one item of work covers, about: with kBlock columns they stay in the second-level cache. */
-const ROWS_PER_ITEM = 96;
-/** Items wanted at least, so that a fixed partition is even. */
-const ITEMS = 16;
+/** Rows or tiles for each thread from which on they are shared out; with fewer, panels are. */
+const ROWS_EACH = { rows: 24, tiles: 4 } as const;
 /** Floating-point operations under which waking a second thread does not pay. */
 const SERIAL_FLOPS = 200_000;
 /** Elements packed under which it does not. */
@@ -38,14 +36,15 @@ export interface MatmulOptions {
   readonly m: number;
   /** Distance between rows of A as it lies in memory. */
   readonly lda: number;
-  readonly accumulate: boolean;
+  /** What the product is added to: C itself, or another [m, n]. */
+  readonly add?: Tensor;
 }
 
-/** C[m, n] = A B or C += A B. @throws RetortError bad-kernel when the shapes do not fit */
-export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: MatmulOptions): void {
+/** C[m, n] = A B or C = D + A B. @throws RetortError bad-kernel when the shapes do not fit */
+export function matmul(device: Device, { a, layout, b, c, m, lda, add }: MatmulOptions): void {
   const { k, n } = b;
   const aSize = layout === 'rows' ? (m - 1) * lda + k : (k - 1) * lda + m;
-  if (m > 0 && (aSize > a.size || m * n > c.size || k < 1)) {
+  if (m > 0 && (aSize > a.size || m * n > c.size || (add && m * n > add.size) || k < 1)) {
     throw refuse(
       'bad-kernel',
       `matrix product [${m}, ${k}] x [${k}, ${n}]`,
@@ -54,20 +53,19 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: 
     );
   }
   const panels = Math.ceil(n / panelWidth(device.target));
-  const rowBlocks = Math.ceil(m / ROWS_PER_ITEM);
-  const panelBlocks = Math.min(panels, Math.ceil(ITEMS / rowBlocks));
-  const items = rowBlocks * panelBlocks;
-  const grain = Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k));
-  const multiply = (how: Layout, from: Tensor, distance: number) =>
+  const multiply = (how: Layout, from: Tensor, distance: number, units: number) => {
+    const byPanels = !device.isRowwise && units < ROWS_EACH[how] * device.threads;
+    const items = byPanels ? panels : units;
     device.launch(
       device.kernel(`matmul-${how}`, (t) => matmulKernel(t, how)),
       items,
-      [from, b.tensor, c],
-      [m, n, k, distance, n, accumulate ? 1 : 0, rowBlocks, panelBlocks],
-      grain,
+      [from, b.tensor, c, add ?? c],
+      [m, n, k, distance, n, add ? 1 : 0, byPanels ? 1 : 0],
+      Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
     );
+  };
   if (layout === 'rows') {
-    multiply('rows', a, lda);
+    multiply('rows', a, lda, m);
     return;
   }
   // Read down its columns, A would touch a cache line for every element of a tile's step.
@@ -77,7 +75,7 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, accumulate }: 
   const packed = device.temporary([tiles, k, rows]);
   const packTiles = device.kernel('pack-tiles', packTilesKernel);
   device.launch(packTiles, tiles, [a, packed], [m, k, lda], Math.ceil(PACKED_EACH / (k * rows)));
-  multiply('tiles', packed, k * rows);
+  multiply('tiles', packed, k * rows, tiles);
   device.rewind(mark);
 }
 
@@ -126,45 +124,38 @@ function packedWeight(device: Device, w: Parameter, transposed: boolean): Packed
 }
 
 /**
- * y[rows, out] = x[rows, in] W^T with W[out, in].
- * @throws RetortError bad-kernel when x's columns are not W's
+ * y[rows, out] = x[rows, in] W^T with W[out, in]; with a residual, y = residual + x W^T.
+ * @param residual [rows, out]; x was computed from it, and every other use of it comes before, so that both it and y
+ * share one gradient
+ * @throws RetortError bad-kernel when x's columns are not W's, or the residual has another shape than y
  */
-export function linear({ device, tape }: Context, x: Tensor, w: Parameter): Tensor {
+export function linear({ device, tape }: Context, x: Tensor, w: Parameter, residual?: Tensor): Tensor {
   const [rows, inputs] = matrixShape(x);
   const [outputs, columns] = matrixShape(w.value);
   if (inputs !== columns)
     throw refuse('bad-kernel', `linear ${w.name} with W [${w.value.shape}]`, x.shape, 'shapes must fit');
+  if (residual && residual.size !== rows * outputs)
+    throw refuse('bad-kernel', `residual of [${rows}, ${outputs}]`, residual.shape, 'shapes must fit');
   const y = device.temporary([rows, outputs]);
   const product = { layout: 'rows', m: rows } as const;
-  if (rows > 0) {
-    matmul(device, {
-      ...product,
-      a: x,
-      b: packedWeight(device, w, true),
-      c: y,
-      lda: inputs,
-      accumulate: false,
-    });
-  }
+  if (rows > 0)
+    matmul(device, { ...product, a: x, b: packedWeight(device, w, true), c: y, lda: inputs, add: residual });
   tape?.record([y], () => {
     const dy = tape.arrived(y);
     if (!dy || rows === 0) return;
     const dx = tape.contribute(x);
-    const straight = packedWeight(device, w, false);
-    matmul(device, { ...product, a: dy, b: straight, c: dx.tensor, lda: outputs, accumulate: dx.accumulate });
-    if (!w.gradient) return;
-    const mark = device.mark();
-    const b = pack(device, x, rows, inputs, false);
-    matmul(device, {
-      a: dy,
-      layout: 'columns',
-      b,
-      c: w.gradient,
-      m: outputs,
-      lda: outputs,
-      accumulate: true,
-    });
-    device.rewind(mark);
+    const add = dx.accumulate ? dx.tensor : undefined;
+    const b = packedWeight(device, w, false);
+    matmul(device, { ...product, a: dy, b, c: dx.tensor, lda: outputs, add });
+    if (w.gradient) {
+      const mark = device.mark();
+      const c = w.gradient;
+      const packed = pack(device, x, rows, inputs, false);
+      matmul(device, { a: dy, layout: 'columns', b: packed, c, m: outputs, lda: outputs, add: c });
+      device.rewind(mark);
+    }
+    if (residual && !tape.share(residual, dy))
+      throw refuse('bad-kernel', 'residual', 'used after the sum', 'use it before');
   });
   return y;
 }

@@ -1,9 +1,10 @@
 // Rotary position embedding, rotate-half convention. Su et al., "RoFormer" (2021), eq. 34.
+import { refuse } from '../../../errors.js';
 import type { Context } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
-import type { Tensor } from '../../tensor.js';
+import { matrixShape, type Tensor } from '../../tensor.js';
 
 /** Cosines and sines for every position: [positions, headDim / 2] each. */
 export interface RopeTables {
@@ -30,11 +31,21 @@ function ropeKernel(target: TargetInfo): Kernel {
   return buildKernel(
     'rope',
     target,
-    { x: 'f32*', position: 'i32*', cos: 'f32*', sin: 'f32*', heads: 'i32', half: 'i32', direction: 'f32' },
+    {
+      x: 'f32*',
+      position: 'i32*',
+      cos: 'f32*',
+      sin: 'f32*',
+      /** Elements from row to row. */
+      width: 'i32',
+      heads: 'i32',
+      half: 'i32',
+      direction: 'f32',
+    },
     (b, p) => {
       b.items((row) => {
         const angle = b.mul(b.loadInt(p.position, row), p.half);
-        const rowStart = b.mul(b.mul(b.mul(row, p.heads), p.half), 2);
+        const rowStart = b.mul(row, p.width);
         b.loop(0, p.heads, 1, (head) => {
           const low = b.add(rowStart, b.mul(b.mul(head, p.half), 2));
           const high = b.add(low, p.half);
@@ -53,19 +64,26 @@ function ropeKernel(target: TargetInfo): Kernel {
 }
 
 /**
- * Rotates x[rows, heads * headDim] in place by position[rows]; in the backward pass its gradient is turned back in
- * place. The positions lie inside the tables: whoever makes a batch checks them.
+ * Rotates the first `heads` heads of each row of x[rows, width] in place by position[rows]; in the backward pass its
+ * gradient is turned back in place. The positions lie inside the tables: whoever makes a batch checks them.
  */
-export function rope({ device, tape }: Context, x: Tensor, positions: Tensor, tables: RopeTables): void {
+export function rope(
+  { device, tape }: Context,
+  x: Tensor,
+  heads: number,
+  positions: Tensor,
+  tables: RopeTables,
+): void {
   const half = tables.cos.shape[1];
-  const rows = positions.size;
-  const heads = rows === 0 ? 0 : x.size / rows / (2 * half);
+  const [, width] = matrixShape(x);
+  if (2 * half * heads > width)
+    throw refuse('bad-kernel', `${heads} heads of ${2 * half} in rows`, x.shape, 'shapes must fit');
   const turn = (t: Tensor, direction: number) =>
     device.launch(
       device.kernel('rope', ropeKernel),
-      rows,
+      positions.size,
       [t, positions, tables.cos, tables.sin],
-      [heads, half, direction],
+      [width, heads, half, direction],
       32,
     );
   turn(x, 1);

@@ -4,59 +4,61 @@ import type { Context } from '../../autograd.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { sigmoid } from '../../kernel/math.js';
-import type { Tensor } from '../../tensor.js';
-import { CHUNK_GRAIN, chunkCount, chunks } from '../elementwise.js';
+import { matrixShape, type Tensor } from '../../tensor.js';
+
+/** Rows worth a thread of their own. */
+const ROW_GRAIN = 8;
 
 function swigluKernel(target: TargetInfo): Kernel {
-  return buildKernel('swiglu', target, { gate: 'f32*', up: 'f32*', y: 'f32*', n: 'i32' }, (b, p) => {
-    chunks(b, p.n, (i, count) => {
-      const gate = b.loadVec(p.gate, i, count);
-      b.store(p.y, i, b.mul(b.mul(gate, sigmoid(b, gate)), b.loadVec(p.up, i, count)), count);
+  return buildKernel('swiglu', target, { x: 'f32*', y: 'f32*', n: 'i32' }, (b, p) => {
+    b.items((row) => {
+      const to = b.mul(row, p.n);
+      const from = b.mul(to, 2);
+      b.vectors(p.n, (i, count) => {
+        const at = b.add(from, i);
+        const gate = b.loadVec(p.x, at, count);
+        const up = b.loadVec(p.x, b.add(at, p.n), count);
+        b.store(p.y, b.add(to, i), b.mul(b.mul(gate, sigmoid(b, gate)), up), count);
+      });
     });
   });
 }
 
 function swigluBackwardKernel(target: TargetInfo): Kernel {
-  return buildKernel(
-    'swiglu-backward',
-    target,
-    { gate: 'f32*', up: 'f32*', dy: 'f32*', dgate: 'f32*', dup: 'f32*', n: 'i32' },
-    (b, p) => {
-      chunks(b, p.n, (i, count) => {
-        const gate = b.loadVec(p.gate, i, count);
-        const dy = b.loadVec(p.dy, i, count);
+  return buildKernel('swiglu-backward', target, { x: 'f32*', dy: 'f32*', dx: 'f32*', n: 'i32' }, (b, p) => {
+    b.items((row) => {
+      const from = b.mul(row, p.n);
+      const to = b.mul(from, 2);
+      b.vectors(p.n, (i, count) => {
+        const at = b.add(to, i);
+        const gate = b.loadVec(p.x, at, count);
+        const up = b.loadVec(p.x, b.add(at, p.n), count);
+        const dy = b.loadVec(p.dy, b.add(from, i), count);
         const s = sigmoid(b, gate);
         const silu = b.mul(gate, s);
         // silu' = s + silu (1 - s)
         const slope = b.mulAdd(silu, b.sub(1, s), s);
-        b.store(p.dgate, i, b.mul(b.mul(dy, b.loadVec(p.up, i, count)), slope), count);
-        b.store(p.dup, i, b.mul(dy, silu), count);
+        b.store(p.dx, at, b.mul(b.mul(dy, up), slope), count);
+        b.store(p.dx, b.add(at, p.n), b.mul(dy, silu), count);
       });
-    },
-  );
+    });
+  });
 }
 
-/** silu(gate) * up, element by element. gate and up must have no other use. */
-export function swiglu({ device, tape }: Context, gate: Tensor, up: Tensor): Tensor {
-  if (gate.size !== up.size)
-    throw refuse('bad-kernel', `swiglu of [${gate.shape}]`, up.shape, 'shapes must fit');
-  const y = device.temporary(gate.shape);
-  const items = chunkCount(y.size);
-  device.launch(device.kernel('swiglu', swigluKernel), items, [gate, up, y], [y.size], CHUNK_GRAIN);
+/** silu(gate) * up [rows, n] of x[rows, 2 n], whose rows hold gate and then up. x must have no other use. */
+export function swiglu({ device, tape }: Context, x: Tensor): Tensor {
+  const [rows, width] = matrixShape(x);
+  if (width % 2 !== 0) throw refuse('bad-kernel', 'columns of swiglu', width, 'gate and up are as wide');
+  const n = width / 2;
+  const y = device.temporary([rows, n]);
+  device.launch(device.kernel('swiglu', swigluKernel), rows, [x, y], [n], ROW_GRAIN);
   tape?.record([y], () => {
     const dy = tape.arrived(y);
     if (!dy) return;
-    const dgate = tape.contribute(gate);
-    const dup = tape.contribute(up);
-    if (dgate.accumulate || dup.accumulate)
-      throw refuse('bad-kernel', 'swiglu inputs', 'used twice', 'use them once');
-    device.launch(
-      device.kernel('swiglu-backward', swigluBackwardKernel),
-      items,
-      [gate, up, dy, dgate.tensor, dup.tensor],
-      [y.size],
-      CHUNK_GRAIN,
-    );
+    const dx = tape.contribute(x);
+    if (dx.accumulate) throw refuse('bad-kernel', 'swiglu input', 'used twice', 'use it once');
+    const kernel = device.kernel('swiglu-backward', swigluBackwardKernel);
+    device.launch(kernel, rows, [x, dy, dx.tensor], [n], ROW_GRAIN);
   });
   return y;
 }
