@@ -124,7 +124,7 @@ test('sampling', () => {
     random: i / 67,
   }));
   agree((device) => {
-    const s = sample(device, upload(device, 67 * 41, 8, [67, 41]), rows);
+    const s = sample(device, upload(device, 67 * 41, 8, [67, 41]), rows)();
     return [s.tokens, s.logprobs, s.samplingLogprobs];
   });
 });

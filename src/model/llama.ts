@@ -9,7 +9,7 @@ import { attention, type PackedPlan, planPacked } from '../compute/op/attention/
 import type { HeadShape } from '../compute/op/attention/layout.js';
 import { embedding } from '../compute/op/embedding/embedding.js';
 import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
-import { linear } from '../compute/op/linear/linear.js';
+import { linear, packedWeight } from '../compute/op/linear/linear.js';
 import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
 import { type RopeTables, rope, ropeTables } from '../compute/op/rope/rope.js';
@@ -255,6 +255,13 @@ export function forward(c: Context, llama: Llama, { ids, positions }: Rows, atte
     x = linear(c, swiglu(c, gateUp), layer.down, x);
   });
   return rmsnorm(c, x, llama.norm, eps);
+}
+
+/** Packs the weights that changed, which a forward pass otherwise does as it meets them. */
+export function packWeights({ device, layers, head }: Llama): void {
+  for (const { qkv, o, gateUp, down } of layers)
+    for (const w of [qkv, o, gateUp, down]) packedWeight(device, w, true);
+  packedWeight(device, head, true);
 }
 
 /** Whole sequences packed one after another, ready for a forward pass. */

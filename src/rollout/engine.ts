@@ -8,12 +8,17 @@ import { linear } from '../compute/op/linear/linear.js';
 import { type Sampled, sample } from '../compute/op/sample/sample.js';
 import { viewOf } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
-import { forward, type Llama } from '../model/llama.js';
+import { forward, type Llama, packWeights } from '../model/llama.js';
 import { uniform } from '../random.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type GenerateRequest } from './request.js';
+
+/** Weights that every core reads fast enough again and again: a part of the caches. */
+const WEIGHTS_NEAR = 16 << 20;
+/** Rows of a thread that make reading all the weights worth it. */
+const ROWS_EACH = 16;
 
 export interface EngineOptions {
   /** Sequences that run at once. Default 64. */
@@ -88,6 +93,7 @@ export function createEngine(
   const perSequence = blocksFor(maxLength);
   const cache = createKvCache(llama, (maxSequences + 2) * perSequence);
   const context = { device, tape: null };
+  const weightBytes = 4 * llama.groups.reduce((sum, { value }) => sum + value.size, 0);
   const ends = new Set([...tokenizer.eosTokenIds, ...config.eosTokenIds]);
   let queue: Group[] = [];
   let running: Sequence[] = [];
@@ -178,20 +184,33 @@ export function createEngine(
     for (const { r, shared, prefix } of fresh) add(r.promptIds.slice(0, shared), 0, prefix as number[]);
     const mark = device.mark();
     try {
-      const plan = planAttention(device, spans);
-      const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
-      const hidden = forward(context, llama, rows, (layer, qkv) => {
-        storeKeysValues(device, shape, qkv, plan.slots, cache.layers[layer]);
-        return attend(device, shape, qkv, cache.layers[layer], plan).out;
+      const read = rowwise(ids.length, fresh.length === 0, () => {
+        const plan = planAttention(device, spans);
+        const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
+        const hidden = forward(context, llama, rows, (layer, qkv) => {
+          storeKeysValues(device, shape, qkv, plan.slots, cache.layers[layer]);
+          return attend(device, shape, qkv, cache.layers[layer], plan).out;
+        });
+        if (ready.length === 0) return null;
+        // The rows that need logits are the first ones.
+        const last = viewOf(hidden, [ready.length, config.hiddenSize]);
+        return sample(device, linear(context, last, llama.head), ready.map(samplingOf));
       });
-      if (ready.length === 0) return null;
-      // The rows that need logits are the first ones.
-      const last = viewOf(hidden, [ready.length, config.hiddenSize]);
-      const logits = linear(context, last, llama.head);
-      return sample(device, logits, ready.map(samplingOf));
+      return read?.() ?? null;
     } finally {
       device.rewind(mark);
     }
+  }
+
+  /**
+   * Rows of different sequences do not depend on each other, so threads need not wait between the operations; where
+   * the weights are large and the rows few, threads do better to share the weights.
+   */
+  function rowwise<T>(rows: number, independent: boolean, body: () => T): T {
+    const pays = weightBytes <= WEIGHTS_NEAR || rows >= ROWS_EACH * device.threads;
+    if (!independent || !pays) return body();
+    packWeights(llama);
+    return device.rowwise(rows, 1, body);
   }
 
   function samplingOf({ group: { r }, sample: number, ids }: Sequence) {

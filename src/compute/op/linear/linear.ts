@@ -104,8 +104,8 @@ export function pack(
   return { tensor, k, n };
 }
 
-/** The parameter's packed copy, made anew only after its value changed. */
-function packedWeight(device: Device, w: Parameter, transposed: boolean): Packed {
+/** The parameter's packed copy, made anew only after its value changed; `transposed` is the one of the forward pass. */
+export function packedWeight(device: Device, w: Parameter, transposed: boolean): Packed {
   const [rows, columns] = matrixShape(w.value);
   const k = transposed ? columns : rows;
   const n = transposed ? rows : columns;

@@ -21,7 +21,7 @@ function draw(device: Device, logits: readonly number[], rows: readonly Sampling
     'f32',
     [rows.length, logits.length],
   );
-  const sampled = sample(device, all, rows);
+  const sampled = sample(device, all, rows)();
   device.rewind(mark);
   return sampled;
 }
@@ -206,6 +206,6 @@ test('a row samples the same whatever stands beside it', () => {
 
 test('no rows give no tokens; a sampling too many or too few is refused', () => {
   const logits = wasm.upload([1, 2], 'f32', [1, 2]);
-  assert.equal(sample(wasm, wasm.upload([], 'f32', [0, 2]), []).tokens.length, 0);
+  assert.equal(sample(wasm, wasm.upload([], 'f32', [0, 2]), [])().tokens.length, 0);
   for (const rows of [[], [plain, plain]]) assert.throws(() => sample(wasm, logits, rows), /give one a row/);
 });

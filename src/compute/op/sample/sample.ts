@@ -17,17 +17,17 @@ const HALVINGS = 40;
 /** The largest float below 1, so that a random number of almost 1 still picks a token. */
 const BELOW_ONE = 1 - 2 ** -23;
 
+/** Numbers that a row's sampling takes. */
+const OPTIONS = 5;
+
 function sampleKernel(target: TargetInfo): Kernel {
   return buildKernel(
     'sample',
     target,
     {
       logits: 'f32*',
-      temperature: 'f32*',
-      topK: 'i32*',
-      topP: 'f32*',
-      minP: 'f32*',
-      random: 'f32*',
+      /** [rows, 5]: temperature, top-k, top-p, min-p, random number. */
+      options: 'f32*',
       token: 'i32*',
       logprob: 'f32*',
       samplingLogprob: 'f32*',
@@ -36,7 +36,8 @@ function sampleKernel(target: TargetInfo): Kernel {
     (b, p) => {
       b.items((row) => {
         const at = b.mul(row, p.n);
-        const temperature = b.load(p.temperature, row);
+        const option = (i: number) => b.load(p.options, b.mul(row, OPTIONS), i);
+        const temperature = option(0);
         const peak = rowPeak(b, p.logits, at, p.n);
         const plain = rowSums(b, p.logits, at, p.n, peak, b.float(1));
         const greedy = b.eq(temperature, 0);
@@ -77,7 +78,7 @@ function sampleKernel(target: TargetInfo): Kernel {
               });
               return b.hsum(sum.get());
             };
-            const topK = b.loadInt(p.topK, row);
+            const topK = b.toInt(option(1));
             b.if(b.and(b.lt(0, topK), b.lt(topK, p.n)), () => {
               const wanted = b.toFloat(topK);
               raise((t) =>
@@ -87,7 +88,7 @@ function sampleKernel(target: TargetInfo): Kernel {
                 ),
               );
             });
-            const topP = b.load(p.topP, row);
+            const topP = option(2);
             b.if(b.lt(topP, 1), () => {
               const wanted = b.mul(
                 topP,
@@ -100,7 +101,7 @@ function sampleKernel(target: TargetInfo): Kernel {
                 ),
               );
             });
-            const minP = b.load(p.minP, row);
+            const minP = option(3);
             b.if(b.lt(0, minP), () => threshold.set(b.max(threshold.get(), log(b, minP))));
 
             const weight = (i: I32, count?: I32): Vec => {
@@ -110,7 +111,7 @@ function sampleKernel(target: TargetInfo): Kernel {
             // The total is summed as the search below sums it, so that the search always ends inside.
             const all = b.variable(b.float(0));
             b.vectors(p.n, (i, count) => all.set(b.add(all.get(), b.hsum(weight(i, count)))));
-            const goal = b.mul(all.get(), b.min(b.load(p.random, row), BELOW_ONE));
+            const goal = b.mul(all.get(), b.min(option(4), BELOW_ONE));
             const passed = b.variable(b.float(0));
             const found = b.variable(b.int(0));
             b.vectors(p.n, (i, count) => {
@@ -189,41 +190,28 @@ export interface Sampled {
   readonly samplingLogprobs: Float32Array;
 }
 
-/** Samples one token for each row of logits[rows, vocab]. */
-export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]): Sampled {
+/**
+ * Samples one token for each row of logits[rows, vocab].
+ * @returns reads the result, once the launches so far have run and before the step arena is rewound
+ */
+export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]): () => Sampled {
   const [count, n] = matrixShape(logits);
   if (rows.length !== count)
     throw refuse('bad-kernel', `sampling for ${count} rows`, rows.length, 'give one a row');
-  const mark = device.mark();
-  const floats = (f: (s: Sampling) => number) => device.upload(rows.map(f), 'f32');
-  const [token, logprob, samplingLogprob] = (['i32', 'f32', 'f32'] as const).map((e) =>
-    device.temporary([count], e),
-  );
-  device.launch(
-    device.kernel('sample', sampleKernel),
-    count,
-    [
-      logits,
-      floats((s) => s.temperature),
-      device.upload(
-        rows.map((s) => s.topK),
-        'i32',
-      ),
-      floats((s) => s.topP),
-      floats((s) => s.minP),
-      floats((s) => s.random),
-      token,
-      logprob,
-      samplingLogprob,
-    ],
-    [n],
-    16,
-  );
-  const sampled = {
+  const options = new Float32Array(OPTIONS * count);
+  rows.forEach(({ temperature, topK, topP, minP, random }, row) => {
+    // A count of 2^24 and more is not exact as float32, and keeps every token of any vocabulary.
+    options.set([temperature, topK, topP, minP, random], OPTIONS * row);
+  });
+  const token = device.temporary([count], 'i32');
+  const logprob = device.temporary([count]);
+  const samplingLogprob = device.temporary([count]);
+  const kernel = device.kernel('sample', sampleKernel);
+  const buffers = [logits, device.upload(options, 'f32'), token, logprob, samplingLogprob];
+  device.launch(kernel, count, buffers, [n], 16);
+  return () => ({
     tokens: device.ints(token).slice(),
     logprobs: device.floats(logprob).slice(),
     samplingLogprobs: device.floats(samplingLogprob).slice(),
-  };
-  device.rewind(mark);
-  return sampled;
+  });
 }
