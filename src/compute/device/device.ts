@@ -230,7 +230,7 @@ export class Device {
       const begin = each * P.partStart(rows, parts, part);
       const end = each * P.partStart(rows, parts, part + 1);
       const at = this.#ends[part];
-      this.#write(at, compiled, length, [begin, end, part], buffers, scalars);
+      this.#write(at, compiled, length, begin, end, part, buffers, scalars);
       this.#ends[part] = at + length;
     }
     if (!chain || this.stepwise) this.#run(parts);
@@ -263,28 +263,35 @@ export class Device {
     return this.#chain !== null;
   }
 
+  /** Puts a command at `at`. A decoding step writes a hundred, so there is nothing here but stores. */
   #write(
-    start: number,
+    at: number,
     { id, kernel }: CompiledKernel,
     length: number,
-    range: readonly number[],
+    begin: number,
+    end: number,
+    part: number,
     buffers: readonly Tensor[],
     scalars: readonly number[],
   ): void {
     const words = this.#words;
-    let at = start;
-    const put = (value: number) => {
-      words[at] = value;
-      words[at + 1] = value / 2 ** 32;
-      at += P.FIELD;
-    };
-    put(id);
-    put(4 * length);
-    for (let i = 0; i < buffers.length; i++) put(this.#base + buffers[i].byteOffset);
-    for (let i = 0; i < range.length; i++, at += P.FIELD) words[at] = range[i];
-    for (let i = 0; i < scalars.length; i++, at += P.FIELD) {
-      if (kernel.scalars[range.length + i].type === 'f32') this.#floats[at] = scalars[i];
-      else words[at] = scalars[i];
+    words[at] = id;
+    words[at + 1] = id / 2 ** 32;
+    words[at + 2] = 4 * length;
+    words[at + 3] = 0;
+    let field = at + P.HEAD;
+    for (let i = 0; i < buffers.length; i++, field += P.FIELD) {
+      const address = this.#base + buffers[i].byteOffset;
+      words[field] = address;
+      words[field + 1] = address / 2 ** 32;
+    }
+    words[field] = begin;
+    words[field + P.FIELD] = end;
+    words[field + 2 * P.FIELD] = part;
+    field += 3 * P.FIELD;
+    for (let i = 0; i < scalars.length; i++, field += P.FIELD) {
+      if (kernel.scalars[3 + i].type === 'f32') this.#floats[field] = scalars[i];
+      else words[field] = scalars[i];
     }
   }
 
@@ -330,8 +337,7 @@ export class Device {
     const control = this.#control;
     control[P.COMMAND] = command;
     Atomics.store(control, P.DONE, 0);
-    Atomics.add(control, P.EPOCH, 1);
-    Atomics.notify(control, P.EPOCH);
+    P.advance(control, P.EPOCH);
   }
 
   #refuseClosed(what: string): void {

@@ -11,6 +11,8 @@ export const COMMAND = 2;
 export const PARTS = 3;
 /** Set by a worker whose part threw; the message waits on its port. */
 export const FAILED = 4;
+/** Threads that sleep, or are about to. */
+export const SLEEPERS = 5;
 export const CONTROL_WORDS = 16;
 
 export const LAUNCH = 0;
@@ -29,15 +31,25 @@ export function partStart(items: number, parts: number, p: number): number {
   return Math.floor((items * p) / parts);
 }
 
+/** Adds 1 to control[word] and wakes who sleeps on it. */
+export function advance(control: Int32Array, word: number): void {
+  Atomics.add(control, word, 1);
+  // Whoever is about to sleep has said so before, and does not fall asleep on a word that has changed.
+  if (Atomics.load(control, SLEEPERS) > 0) Atomics.notify(control, word);
+}
+
 /** Waits until control[word] differs from `value`: spins, then sleeps. Returns the new value. */
 export function waitForChange(control: Int32Array, word: number, value: number, spins: number): number {
   for (let i = 0; i < spins; i++) {
     const now = Atomics.load(control, word);
     if (now !== value) return now;
   }
-  for (;;) {
+  Atomics.add(control, SLEEPERS, 1);
+  let now = Atomics.load(control, word);
+  while (now === value) {
     Atomics.wait(control, word, value);
-    const now = Atomics.load(control, word);
-    if (now !== value) return now;
+    now = Atomics.load(control, word);
   }
+  Atomics.sub(control, SLEEPERS, 1);
+  return now;
 }

@@ -26,8 +26,7 @@ const executor = createExecutor(target, lists, memory);
 let epoch = 0;
 
 function finish(): void {
-  Atomics.add(control, P.DONE, 1);
-  Atomics.notify(control, P.DONE);
+  P.advance(control, P.DONE);
 }
 
 function obey(command: number): void {

@@ -2,6 +2,7 @@
 import { refuse } from '../../../errors.js';
 import type { Context, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
+import type { TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import {
   type Layout,
@@ -52,20 +53,8 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, add }: MatmulO
       'shapes must fit',
     );
   }
-  const panels = Math.ceil(n / panelWidth(device.target));
-  const multiply = (how: Layout, from: Tensor, distance: number, units: number) => {
-    const byPanels = !device.isRowwise && units < ROWS_EACH[how] * device.threads;
-    const items = byPanels ? panels : units;
-    device.launch(
-      device.kernel(`matmul-${how}`, (t) => matmulKernel(t, how)),
-      items,
-      [from, b.tensor, c, add ?? c],
-      [m, n, k, distance, n, add ? 1 : 0, byPanels ? 1 : 0],
-      Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
-    );
-  };
   if (layout === 'rows') {
-    multiply('rows', a, lda, m);
+    multiply(device, 'rows', { a, b, c, m, lda, add, units: m });
     return;
   }
   // Read down its columns, A would touch a cache line for every element of a tile's step.
@@ -75,9 +64,33 @@ export function matmul(device: Device, { a, layout, b, c, m, lda, add }: MatmulO
   const packed = device.temporary([tiles, k, rows]);
   const packTiles = device.kernel('pack-tiles', packTilesKernel);
   device.launch(packTiles, tiles, [a, packed], [m, k, lda], Math.ceil(PACKED_EACH / (k * rows)));
-  multiply('tiles', packed, k * rows, tiles);
+  multiply(device, 'tiles', { a: packed, b, c, m, lda: k * rows, add, units: tiles });
   device.rewind(mark);
 }
+
+/** The product of A as it lies in memory for the kernel: in `units` rows or tiles. */
+function multiply(
+  device: Device,
+  layout: Layout,
+  { a, b, c, m, lda, add, units }: Omit<MatmulOptions, 'layout'> & { readonly units: number },
+): void {
+  const { k, n } = b;
+  const byPanels = !device.isRowwise && units < ROWS_EACH[layout] * device.threads;
+  const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : units;
+  device.launch(
+    device.kernel(KERNELS[layout], BUILD[layout]),
+    items,
+    [a, b.tensor, c, add ?? c],
+    [m, n, k, lda, n, add ? 1 : 0, byPanels ? 1 : 0],
+    Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
+  );
+}
+
+const KERNELS = { rows: 'matmul-rows', tiles: 'matmul-tiles' } as const;
+const BUILD = {
+  rows: (target: TargetInfo) => matmulKernel(target, 'rows'),
+  tiles: (target: TargetInfo) => matmulKernel(target, 'tiles'),
+} as const;
 
 /** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
 export function pack(
@@ -137,16 +150,17 @@ export function linear({ device, tape }: Context, x: Tensor, w: Parameter, resid
   if (residual && residual.size !== rows * outputs)
     throw refuse('bad-kernel', `residual of [${rows}, ${outputs}]`, residual.shape, 'shapes must fit');
   const y = device.temporary([rows, outputs]);
-  const product = { layout: 'rows', m: rows } as const;
-  if (rows > 0)
-    matmul(device, { ...product, a: x, b: packedWeight(device, w, true), c: y, lda: inputs, add: residual });
+  if (rows > 0) {
+    const b = packedWeight(device, w, true);
+    matmul(device, { a: x, layout: 'rows', b, c: y, m: rows, lda: inputs, add: residual });
+  }
   tape?.record([y], () => {
     const dy = tape.arrived(y);
     if (!dy || rows === 0) return;
     const dx = tape.contribute(x);
     const add = dx.accumulate ? dx.tensor : undefined;
     const b = packedWeight(device, w, false);
-    matmul(device, { ...product, a: dy, b, c: dx.tensor, lda: outputs, add });
+    matmul(device, { a: dy, layout: 'rows', b, c: dx.tensor, m: rows, lda: outputs, add });
     if (w.gradient) {
       const mark = device.mark();
       const c = w.gradient;

@@ -200,8 +200,13 @@ export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]
     throw refuse('bad-kernel', `sampling for ${count} rows`, rows.length, 'give one a row');
   const options = new Float32Array(OPTIONS * count);
   rows.forEach(({ temperature, topK, topP, minP, random }, row) => {
+    const at = OPTIONS * row;
+    options[at] = temperature;
     // A count of 2^24 and more is not exact as float32, and keeps every token of any vocabulary.
-    options.set([temperature, topK, topP, minP, random], OPTIONS * row);
+    options[at + 1] = topK;
+    options[at + 2] = topP;
+    options[at + 3] = minP;
+    options[at + 4] = random;
   });
   const token = device.temporary([count], 'i32');
   const logprob = device.temporary([count]);
