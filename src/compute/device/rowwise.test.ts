@@ -1,0 +1,130 @@
+// Launches collected by `rowwise`: the same result as one by one, on every target and any number of threads.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { RetortError } from '../../errors.js';
+import { buildKernel } from '../kernel/builder.js';
+import type { TargetInfo } from '../kernel/ir.js';
+import { whyNotX64 } from '../target/x64/detect.js';
+import { createDevice, type Device } from './device.js';
+
+const WIDTH = 6;
+
+/** y[item] = x[item] * a + item, item by item. */
+const step = (target: TargetInfo) =>
+  buildKernel('step', target, { x: 'f32*', y: 'f32*', a: 'f32' }, (b, p) => {
+    b.items((item) => b.store(p.y, item, b.add(b.mul(b.load(p.x, item), p.a), b.toFloat(item))));
+  });
+
+/** y[row] = the sum of x[row], x[rows, WIDTH]. */
+const rowSum = (target: TargetInfo) =>
+  buildKernel('row-sum', target, { x: 'f32*', y: 'f32*' }, (b, p) => {
+    b.items((row) => {
+      const sum = b.variable(b.float(0));
+      b.loop(0, WIDTH, 1, (i) => sum.set(b.add(sum.get(), b.load(p.x, b.add(b.mul(row, WIDTH), i)))));
+      b.store(p.y, row, sum.get());
+    });
+  });
+
+/** Several steps over rows of WIDTH, each in memory of its own or given back, then their sums. */
+function chain(device: Device, rows: number, steps: number): number[] {
+  let x = device.upload(
+    Array.from({ length: rows * WIDTH }, (_, i) => i % 7),
+    'f32',
+  );
+  const kernel = device.kernel('step', step);
+  for (let i = 0; i < steps; i++) {
+    const mark = device.mark();
+    const passing = device.temporary([rows * WIDTH]);
+    device.launch(kernel, rows * WIDTH, [x, passing], [0.5]);
+    const y = device.temporary([rows * WIDTH]);
+    device.launch(kernel, rows * WIDTH, [passing, y], [0.25]);
+    if (i === 0) device.rewind(mark);
+    x = y;
+  }
+  const sums = device.temporary([rows]);
+  device.launch(device.kernel('row-sum', rowSum), rows, [x, sums], []);
+  return [sums.byteOffset, sums.size];
+}
+
+const read = (device: Device, [byteOffset, size]: number[]) =>
+  Array.from(device.floats({ shape: [size], element: 'f32', size, byteOffset }));
+
+const targets = ['wasm', 'interpreter', ...(whyNotX64() ? [] : (['x64'] as const))] as const;
+
+for (const target of targets)
+  for (const threads of [1, 2, 3])
+    test(`${target}, ${threads} threads: collected launches give what they give one by one`, async () => {
+      const device = createDevice({ target, threads });
+      for (const rows of [1, 2, 5, 64]) {
+        const mark = device.mark();
+        // Memory that is given back within is not used again before everything has run, so the first step's rewind is
+        // harmless there; one by one it is harmless because that step is over.
+        const together = read(
+          device,
+          device.rowwise(rows, 1, () => chain(device, rows, 4)),
+        );
+        device.stepwise = true;
+        const stepped = read(
+          device,
+          device.rowwise(rows, 1, () => chain(device, rows, 4)),
+        );
+        device.stepwise = false;
+        device.rewind(mark);
+        const expected = Array.from({ length: rows }, (_, r) => {
+          let sum = 0;
+          for (let i = r * WIDTH; i < (r + 1) * WIDTH; i++) {
+            let x = i % 7;
+            for (let s = 0; s < 4; s++) x = (x * 0.5 + i) * 0.25 + i;
+            sum = Math.fround(sum + x);
+          }
+          return sum;
+        });
+        assert.deepEqual(stepped, together);
+        together.forEach((x, r) => {
+          assert.ok(Math.abs(x - expected[r]) <= 1e-6 * expected[r], `row ${r} of ${rows}`);
+        });
+      }
+      await device.close();
+    });
+
+test('more launches than a list holds run all the same', async () => {
+  for (const target of targets) {
+    const device = createDevice({ target, threads: 2 });
+    const mark = device.mark();
+    const x = device.upload(new Array(8).fill(1), 'f32');
+    const kernel = device.kernel('step', step);
+    device.rowwise(8, 1, () => {
+      for (let i = 0; i < 2000; i++) device.launch(kernel, 8, [x, x], [1]);
+    });
+    assert.deepEqual(
+      Array.from(device.floats(x)),
+      Array.from({ length: 8 }, (_, i) => 1 + 2000 * i),
+    );
+    device.rewind(mark);
+    await device.close();
+  }
+});
+
+test('what does not go row by row is refused, and the device goes on', async () => {
+  const device = createDevice({ threads: 2 });
+  const x = device.tensor('other', [8]);
+  device.fill(x, 1);
+  const kernel = device.kernel('step', step);
+  const refused = (e: unknown) => e instanceof RetortError && /launch it alone/.test(e.message);
+  assert.throws(() => device.rowwise(3, 1, () => device.launch(kernel, 8, [x, x], [1])), refused);
+  assert.throws(
+    () => device.rowwise(8, 1, () => device.rowwise(8, 1, () => 0)),
+    (e) => e instanceof RetortError && /rowwise within rowwise/.test(e.message),
+  );
+  // What was collected before the refusal has not run.
+  assert.throws(() =>
+    device.rowwise(4, 1, () => {
+      device.launch(kernel, 8, [x, x], [1]);
+      throw new Error('stop');
+    }),
+  );
+  assert.ok(device.floats(x).every((v) => v === 1));
+  device.launch(kernel, 8, [x, x], [1]);
+  assert.deepEqual(Array.from(device.floats(x)), [1, 2, 3, 4, 5, 6, 7, 8]);
+  await device.close();
+});
