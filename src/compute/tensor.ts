@@ -1,4 +1,5 @@
 // Tensors: a shape over a range of device memory. They hold no data of their own and are never moved.
+import { refuse } from '../errors.js';
 import type { ElementType } from './kernel/ir.js';
 
 export interface Tensor {
@@ -10,8 +11,26 @@ export interface Tensor {
   readonly byteOffset: number;
 }
 
+/**
+ * Elements of a tensor at most: kernels count them in 32 bits with a sign, and a loop's counter goes up to a step past
+ * the last; no step comes near this margin.
+ */
+export const MOST_ELEMENTS = 2 ** 31 - 2 ** 20;
+
 export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
+}
+
+/** The size of a shape that a tensor may have. @throws RetortError out-of-memory for too many elements */
+export function checkedSize(shape: readonly number[]): number {
+  const size = sizeOf(shape);
+  if (size >= 0 && size <= MOST_ELEMENTS) return size;
+  throw refuse(
+    'out-of-memory',
+    `elements of a tensor of shape [${shape}]`,
+    size,
+    `one tensor holds at most ${MOST_ELEMENTS}; use a smaller batch, a shorter context or a smaller model`,
+  );
 }
 
 /** Rows and columns of a tensor seen as a matrix: all dimensions but the last are rows. */

@@ -8,8 +8,8 @@ import { compileWasm } from '../target/wasm.js';
 import { wasmTarget } from '../target/wasm-detect.js';
 import { mapX64, X64_TARGETS } from '../target/x64/compile.js';
 import { whyNotX64, type X64 } from '../target/x64/detect.js';
-import { native } from '../target/x64/native.js';
-import { sizeOf, type Tensor } from '../tensor.js';
+import { checkedSize, type Tensor } from '../tensor.js';
+import { type Backing, nativeBacking, wasmBacking } from './backing.js';
 import { createExecutor, type Executable, type Executor } from './executor.js';
 import { DeviceMemory, type MemoryKind, type MemoryReport, type StepMark } from './memory.js';
 import * as P from './protocol.js';
@@ -22,7 +22,10 @@ export interface DeviceOptions {
   readonly target?: 'x64' | 'avx2' | 'avx512' | 'wasm' | 'interpreter';
   /** Interpreter only: how many lanes and whether mulAdd is fused. Default: as WebAssembly here. */
   readonly interpret?: { readonly lanes: number; readonly fusedMulAdd: boolean };
-  /** Limit of device memory. Default and maximum: 4 GiB. */
+  /**
+   * Limit of device memory in bytes. Default for machine code: what the machine has; for WebAssembly and the interpreter
+   * 4 GiB, which is their maximum.
+   */
   readonly maxBytes?: number;
 }
 
@@ -65,24 +68,23 @@ export class Device {
   /** Runs the launches of `rowwise` one by one, each as it is made: for profiles. */
   stepwise = false;
 
-  constructor(target: TargetInfo, threads: number, maxBytes: number) {
+  constructor(target: TargetInfo, threads: number, backing: Backing) {
     this.target = target;
     this.threads = threads;
-    this.#memory = new DeviceMemory(maxBytes);
+    this.#memory = new DeviceMemory(backing);
     this.#spins = threads > availableParallelism() ? 0 : SPINS;
     const lists = new SharedArrayBuffer(4 * P.LIST_WORDS * threads);
     this.#words = new Int32Array(lists);
     this.#floats = new Float32Array(lists);
     this.#ends = Array.from({ length: threads }, (_, part) => P.LIST_WORDS * part);
-    this.#executor = createExecutor(target.name, lists, this.#memory.wasm);
-    this.#base = target.name === 'x64' ? addressOf(this.#memory.wasm.buffer) : 0;
+    this.#executor = createExecutor(lists, backing.shared);
+    this.#base = backing.base;
     for (let part = 1; part < threads; part++) {
       const channel = new MessageChannel();
       const workerData: WorkerSetup = {
-        target: target.name,
         control: this.#control.buffer as unknown as SharedArrayBuffer,
         lists,
-        memory: this.#memory.wasm,
+        memory: backing.shared,
         port: channel.port2,
         part,
         spins: this.#spins,
@@ -101,12 +103,12 @@ export class Device {
 
   /** A tensor that stays until `free`. Its content is unspecified; see `fill`. */
   tensor(kind: MemoryKind, shape: readonly number[], element: ElementType = 'f32'): Tensor {
-    const size = sizeOf(shape);
+    const size = checkedSize(shape);
     return { shape, element, size, byteOffset: this.#memory.allocate(kind, 4 * size) };
   }
   /** A tensor of the step arena: valid until `rewind` to a mark taken before it. Content unspecified. */
   temporary(shape: readonly number[], element: ElementType = 'f32'): Tensor {
-    const size = sizeOf(shape);
+    const size = checkedSize(shape);
     return { shape, element, size, byteOffset: this.#memory.allocateStep(4 * size) };
   }
   free(t: Tensor): void {
@@ -126,11 +128,13 @@ export class Device {
   /** A view of a float tensor's elements; void once the memory grows or the tensor is gone, so do not keep it. */
   floats(t: Tensor): Float32Array {
     if (t.element !== 'f32') throw new RetortError('bad-kernel', `floats() of an ${t.element} tensor`);
-    return new Float32Array(this.#memory.wasm.buffer, t.byteOffset, t.size);
+    const { buffer, start } = this.#memory.backing;
+    return new Float32Array(buffer, start + t.byteOffset, t.size);
   }
   ints(t: Tensor): Int32Array {
     if (t.element !== 'i32') throw new RetortError('bad-kernel', `ints() of an ${t.element} tensor`);
-    return new Int32Array(this.#memory.wasm.buffer, t.byteOffset, t.size);
+    const { buffer, start } = this.#memory.backing;
+    return new Int32Array(buffer, start + t.byteOffset, t.size);
   }
   fill(t: Tensor, value: number): void {
     if (t.element === 'f32') this.floats(t).fill(value);
@@ -364,7 +368,7 @@ export class Device {
 
 /**
  * Opens a device.
- * @throws RetortError bad-input for a thread count or target that does not exist
+ * @throws RetortError bad-input for a thread count, target or memory limit that cannot be, out-of-memory
  */
 export function createDevice(options: DeviceOptions = {}): Device {
   const threads = options.threads ?? availableParallelism();
@@ -372,7 +376,8 @@ export function createDevice(options: DeviceOptions = {}): Device {
     throw refuse('bad-input', 'threads', threads, 'give a whole number from 1 to 64');
   }
   const target = targetOf(options);
-  return new Device(target, threads, options.maxBytes ?? 2 ** 32);
+  const backing = target.name === 'x64' ? nativeBacking : wasmBacking;
+  return new Device(target, threads, backing(options.maxBytes));
 }
 
 function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
@@ -399,12 +404,6 @@ function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
 
 function bestX64(): X64 {
   return whyNotX64('avx512') ? 'avx2' : 'avx512';
-}
-
-function addressOf(memory: ArrayBufferLike): number {
-  const n = native();
-  if (typeof n === 'string') throw new RetortError('bad-kernel', n);
-  return n.addressOf(memory as SharedArrayBuffer);
 }
 
 function checkArguments(kernel: Kernel, buffers: readonly Tensor[], scalars: readonly number[]): void {

@@ -4,6 +4,7 @@ import { RetortError } from '../../errors.js';
 import { prepareInterpreter } from '../kernel/interpreter.js';
 import type { Kernel, TargetInfo } from '../kernel/ir.js';
 import { native } from '../target/x64/native.js';
+import type { SharedMemory } from './backing.js';
 import * as P from './protocol.js';
 
 /** What travels to a worker of targets other than machine code, whose addresses hold in every thread. */
@@ -21,12 +22,8 @@ export interface Executor {
   run(part: number): void;
 }
 
-export function createExecutor(
-  target: TargetInfo['name'],
-  lists: SharedArrayBuffer,
-  memory: WebAssembly.Memory,
-): Executor {
-  return target === 'x64' ? nativeExecutor(lists) : steppedExecutor(lists, memory);
+export function createExecutor(lists: SharedArrayBuffer, memory: SharedMemory): Executor {
+  return memory instanceof WebAssembly.Memory ? steppedExecutor(lists, memory) : nativeExecutor(lists);
 }
 
 function nativeExecutor(lists: SharedArrayBuffer): Executor {

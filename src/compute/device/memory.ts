@@ -1,5 +1,6 @@
-// Memory of a device: one shared linear memory, persistent blocks by kind, and a step arena that is rewound.
+// Memory of a device: one range of bytes, persistent blocks by kind, and a step arena that is rewound.
 import { RetortError } from '../../errors.js';
+import type { Backing } from './backing.js';
 
 /** What a block is for; peaks are reported by it. */
 export type MemoryKind =
@@ -27,7 +28,6 @@ const KINDS: readonly MemoryKind[] = [
   'other',
 ];
 const ALIGN = 64;
-const PAGE = 65536;
 /**
  * The step arena grows by chunks that double from the first size to the last. Sizes differ from step to step: chunks
  * made to measure would be too small for the next step, and the arena would grow for ever.
@@ -40,9 +40,9 @@ interface Block {
   bytes: number;
 }
 
-/** Hands out byte ranges of one shared WebAssembly memory. Nothing here is read or written by kernels directly. */
+/** Hands out byte ranges. Nothing here is read or written by kernels directly. */
 export class DeviceMemory {
-  readonly wasm: WebAssembly.Memory;
+  readonly backing: Backing;
   #end = ALIGN;
   #free: Block[] = [];
   #sizes = new Map<number, { bytes: number; kind: MemoryKind }>();
@@ -54,9 +54,8 @@ export class DeviceMemory {
   #chunk = 0;
   #used = 0;
 
-  constructor(maxBytes: number) {
-    const maximum = Math.min(65536, Math.max(1, Math.floor(maxBytes / PAGE)));
-    this.wasm = new WebAssembly.Memory({ initial: 1, maximum, shared: true });
+  constructor(backing: Backing) {
+    this.backing = backing;
   }
 
   /** A block that stays until `release`. Its content is unspecified. */
@@ -141,19 +140,7 @@ export class DeviceMemory {
       return offset;
     }
     const offset = this.#end;
-    const needed = offset + size - this.wasm.buffer.byteLength;
-    if (needed > 0) {
-      try {
-        this.wasm.grow(Math.ceil(needed / PAGE));
-      } catch (cause) {
-        throw new RetortError(
-          'out-of-memory',
-          `the device memory cannot grow by ${mib(needed)} MiB beyond ${mib(this.wasm.buffer.byteLength)} MiB; ` +
-            'use a smaller batch, a shorter context or a smaller model (WebAssembly ends at 4096 MiB)',
-          { cause },
-        );
-      }
-    }
+    this.backing.reach(offset + size);
     this.#end += size;
     return offset;
   }
@@ -179,8 +166,4 @@ export interface StepMark {
 
 function roundUp(n: number, to: number): number {
   return Math.ceil(n / to) * to;
-}
-
-function mib(bytes: number): string {
-  return (bytes / 1048576).toFixed(1);
 }

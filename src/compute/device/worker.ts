@@ -1,14 +1,13 @@
 // A worker of the pool: sleeps until the epoch moves, then runs its part of the launch.
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import type { TargetInfo } from '../kernel/ir.js';
+import type { SharedMemory } from './backing.js';
 import { createExecutor, type Executable } from './executor.js';
 import * as P from './protocol.js';
 
 export interface WorkerSetup {
-  readonly target: TargetInfo['name'];
   readonly control: SharedArrayBuffer;
   readonly lists: SharedArrayBuffer;
-  readonly memory: WebAssembly.Memory;
+  readonly memory: SharedMemory;
   readonly port: MessagePort;
   readonly part: number;
   readonly spins: number;
@@ -20,9 +19,9 @@ export interface LoadMessage {
   readonly executable: Executable;
 }
 
-const { target, control: shared, lists, memory, port, part, spins } = workerData as WorkerSetup;
+const { control: shared, lists, memory, port, part, spins } = workerData as WorkerSetup;
 const control = new Int32Array(shared);
-const executor = createExecutor(target, lists, memory);
+const executor = createExecutor(lists, memory);
 let epoch = 0;
 
 function finish(): void {

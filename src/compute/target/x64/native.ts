@@ -31,6 +31,8 @@ export interface Native {
   readonly runList: NativeCall;
   /** The address of memory that does not move: that of a SharedArrayBuffer or a shared WebAssembly.Memory. */
   addressOf(memory: SharedArrayBuffer): number;
+  /** Leaves whole pages out of the copy of this process that a starting child begins as. */
+  keepFromChildren(address: number, bytes: number): void;
 }
 
 type Koffi = typeof import('koffi');
@@ -39,6 +41,7 @@ const READ = 1;
 const WRITE = 2;
 const EXECUTE = 4;
 const PRIVATE_ANONYMOUS = 0x22;
+const DONT_FORK = 10;
 const PAGE = 4096;
 /** What mmap gives where it could not: -1. */
 const MAP_FAILED = 2n ** 64n - 1n;
@@ -65,6 +68,7 @@ function open(): Native | string {
     'void *mmap(void *address, size_t length, int prot, int flags, int fd, int64_t offset)',
   );
   const mprotect = libc.func('int mprotect(void *address, size_t length, int prot)');
+  const madvise = libc.func('int madvise(uint64_t address, size_t length, int advice)');
   const kernel = koffi.proto('void retort_kernel(uint64_t arguments)');
   const map = (code: Uint8Array): number => {
     const length = Math.ceil(code.length / PAGE) * PAGE;
@@ -92,5 +96,9 @@ function open(): Native | string {
     callable,
     runList,
     addressOf,
+    keepFromChildren: (address, bytes) => {
+      // Where the system does not heed it, starting a child may fail, and that is all.
+      madvise(address, Math.floor(bytes / PAGE) * PAGE, DONT_FORK);
+    },
   };
 }
