@@ -14,7 +14,7 @@ import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
 import { type RopeTables, rope, ropeTables } from '../compute/op/rope/rope.js';
 import { swiglu } from '../compute/op/swiglu/swiglu.js';
-import { type Tensor, viewOf } from '../compute/tensor.js';
+import { MOST_ELEMENTS, type Tensor, viewOf } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import { philox } from '../random.js';
 import {
@@ -81,30 +81,64 @@ function operandOf(name: string): string {
   return name;
 }
 
+interface OperandGroup {
+  readonly decay: boolean;
+  /** The parameters of each operand, by its name. */
+  readonly operands: Map<string, ParameterShape[]>;
+  size: number;
+}
+
+function operandSize(parts: readonly ParameterShape[]): number {
+  return parts.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+}
+
+function paddedSize(parts: readonly ParameterShape[]): number {
+  return Math.ceil(operandSize(parts) / ALIGN) * ALIGN;
+}
+
+/** The operands in order, grouped by the rule that covers them, and so that a group has at most so many elements. */
+function groupOperands(shapes: readonly ParameterShape[], most: number): OperandGroup[] {
+  const groups: OperandGroup[] = [];
+  for (const decay of [true, false]) {
+    const operands = new Map<string, ParameterShape[]>();
+    for (const p of shapes) {
+      if ((p.shape.length === 2) !== decay) continue;
+      const operand = operandOf(p.name);
+      operands.set(operand, [...(operands.get(operand) ?? []), p]);
+    }
+    let group: OperandGroup | undefined;
+    for (const [operand, parts] of operands) {
+      const size = paddedSize(parts);
+      if (!group || group.size + size > most) {
+        group = { decay, operands: new Map(), size: 0 };
+        groups.push(group);
+      }
+      group.operands.set(operand, parts);
+      group.size += size;
+    }
+  }
+  return groups;
+}
+
 /**
  * Allocates a model; its weights are zero until they are initialised, loaded or copied.
  * @param options.trainable false leaves out the gradients
+ * @param options.groupElements elements of a group of parameters at most; default: what a tensor can hold
  * @throws RetortError bad-model for sizes that cannot be, out-of-memory
  */
-export function createLlama(device: Device, config: LlamaConfig, options: { trainable: boolean }): Llama {
+export function createLlama(
+  device: Device,
+  config: LlamaConfig,
+  { trainable, groupElements = MOST_ELEMENTS }: { trainable: boolean; groupElements?: number },
+): Llama {
   validateConfig(config);
   const shapes = parameterShapes(config);
   const named = new Map<string, NamedTensor>();
   const operands = new Map<string, Parameter>();
   const groups: ParameterGroup[] = [];
-  for (const decay of [true, false]) {
-    const members = new Map<string, ParameterShape[]>();
-    for (const p of shapes) {
-      if ((p.shape.length === 2) !== decay) continue;
-      const operand = operandOf(p.name);
-      members.set(operand, [...(members.get(operand) ?? []), p]);
-    }
-    const sizeOf = (parts: readonly ParameterShape[]) =>
-      parts.reduce((sum, { shape }) => sum + elementCount(shape), 0);
-    const padded = (parts: readonly ParameterShape[]) => Math.ceil(sizeOf(parts) / ALIGN) * ALIGN;
-    const total = [...members.values()].reduce((sum, parts) => sum + padded(parts), 0);
-    const value = device.tensor('parameters', [total]);
-    const gradient = options.trainable ? device.tensor('gradients', [total]) : null;
+  for (const { decay, operands: members, size } of groupOperands(shapes, groupElements)) {
+    const value = device.tensor('parameters', [size]);
+    const gradient = trainable ? device.tensor('gradients', [size]) : null;
     for (const t of [value, gradient]) if (t) device.fill(t, 0);
     groups.push({ decay, value, gradient });
     const view = (name: string, shape: readonly number[], start: number): NamedTensor => ({
@@ -115,14 +149,14 @@ export function createLlama(device: Device, config: LlamaConfig, options: { trai
     let start = 0;
     for (const [operand, parts] of members) {
       const [first, ...columns] = parts[0].shape;
-      const rows = parts.length === 1 ? first : sizeOf(parts) / (columns[0] ?? 1);
+      const rows = parts.length === 1 ? first : operandSize(parts) / (columns[0] ?? 1);
       operands.set(operand, { ...view(operand, [rows, ...columns], start), version: 0, packed: new Map() });
       let at = start;
       for (const { name, shape } of parts) {
         named.set(name, view(name, shape, at));
         at += elementCount(shape);
       }
-      start += padded(parts);
+      start += paddedSize(parts);
     }
   }
   const get = <T>(map: ReadonlyMap<string, T>, name: string): T => {

@@ -40,8 +40,9 @@ export function createOptimizer(llama: Llama, o: OptimizerOptions): Optimizer {
     for (const t of [mean, square]) device.fill(t, 0);
     return { decay, value, gradient, mean, square };
   });
-  const named: [string, Tensor][] = states.flatMap(({ decay, mean, square }) => {
-    const kind = decay ? 'matrices' : 'norms';
+  const named: [string, Tensor][] = states.flatMap(({ decay, mean, square }, i) => {
+    const before = states.slice(0, i).filter((s) => s.decay === decay).length;
+    const kind = (decay ? 'matrices' : 'norms') + (before > 0 ? `-${before + 1}` : '');
     return [
       [`${kind}.mean`, mean],
       [`${kind}.square`, square],
