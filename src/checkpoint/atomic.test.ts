@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, mock, test } from 'node:test';
 import { RetortError } from '../errors.js';
-import { recoverDirectory, recoverEntries, writeDirectoryAtomically, writeFileAtomically } from './atomic.js';
+import {
+  recoverDirectory,
+  recoverEntries,
+  writeAll,
+  writeDirectoryAtomically,
+  writeFileAtomically,
+} from './atomic.js';
 import { writeSafetensors } from './safetensors.js';
 
 const scratch = fs.mkdtempSync(join(tmpdir(), 'retort-atomic-'));
@@ -127,4 +133,14 @@ test('a safetensors file on a full disk', () => {
   failing('writeSync', 'ENOSPC', 2);
   const tensors = [{ name: 'w', shape: [2], data: new Float32Array(2) }];
   assert.throws(() => writeSafetensors(join(scratch, 'w.safetensors'), tensors), storage(/the disk is full/));
+});
+
+test('more bytes than one call of the system takes', { skip: !fs.existsSync('/dev/null') }, () => {
+  const write = mock.method(fs, 'writeSync');
+  const fd = fs.openSync('/dev/null', 'w');
+  // Never touched, so it takes no memory.
+  writeAll(fd, new Uint8Array(2 ** 31 + 5));
+  fs.closeSync(fd);
+  const written = write.mock.calls.reduce((sum, { result }) => sum + (result ?? 0), 0);
+  assert.equal(written, 2 ** 31 + 5);
 });

@@ -14,9 +14,13 @@ export function storageError(error: unknown, path: string, intact: string): unkn
   );
 }
 
+/** Bytes that one call is asked to write: Node takes fewer than 2 GiB. */
+const MOST_AT_ONCE = 2 ** 30;
+
 /** Writes all bytes, however few one call takes. */
 export function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += fs.writeSync(fd, bytes, done, bytes.length - done);
+  for (let done = 0; done < bytes.length; )
+    done += fs.writeSync(fd, bytes, done, Math.min(bytes.length - done, MOST_AT_ONCE));
 }
 
 /** Makes the entries of a folder durable. Windows has no such call and does not need it. */
