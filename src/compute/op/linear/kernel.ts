@@ -15,6 +15,8 @@ import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 
 /** Vectors across a tile. */
 const TILE_VECTORS = 2;
+/** Steps of k that a panel is asked for before it is read. */
+const AHEAD = 64;
 /** Rows of a tile: accumulators, the panel's vectors and one broadcast fill the vector registers. */
 export function tileRows(target: TargetInfo): number {
   return Math.floor((target.vectorRegisters - TILE_VECTORS - 1) / TILE_VECTORS);
@@ -172,6 +174,8 @@ function matmulTile(b: Builder, t: Tile): void {
   const tileStart = t.layout === 'tiles' ? b.add(b.mul(b.div(t.row, rows), t.lda), b.rem(t.row, rows)) : null;
   const step = (k: I32) => {
     const panelAt = b.add(t.panelStart, b.mul(k, t.width));
+    if (t.count >= 4)
+      for (let line = 0; line < t.width; line += 16) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
     const vectors: Vec[] = [];
     for (let v = 0; v < TILE_VECTORS; v++) vectors.push(b.loadVec(t.b, panelAt, undefined, v * lanes));
     const columnAt = tileStart && b.add(tileStart, b.mul(k, rows));
