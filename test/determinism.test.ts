@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { Device } from '../src/compute/device/device.js';
-import { attend, planAttention, storeKeysValues } from '../src/compute/op/attention/attention.js';
+import { planAttention } from '../src/compute/op/attention/attention.js';
 import { linear } from '../src/compute/op/linear/linear.js';
 import type { LlamaConfig } from '../src/model/config.js';
 import {
@@ -15,7 +15,7 @@ import {
   packSequences,
 } from '../src/model/llama.js';
 import { philox } from '../src/random.js';
-import { blocksFor, createKvCache } from '../src/rollout/kv-cache.js';
+import { attendCached, blocksFor, createKvCache } from '../src/rollout/kv-cache.js';
 import { createOptimizer } from '../src/train/optimizer.js';
 import { nextTokenLoss } from './golden-engine.js';
 import { type TestDevice, testDevices } from './support/op.js';
@@ -168,10 +168,7 @@ for (const { name, device } of devices)
         const step = device.mark();
         const plan = planAttention(device, [{ firstRow: 0, rows: 1, position, table }]);
         const rows = { ids: device.upload([id], 'i32'), positions: device.upload([position], 'i32') };
-        const hidden = forward(context, llama, rows, (layer, qkv) => {
-          storeKeysValues(device, llama.shape, qkv, plan.slots, cache.layers[layer]);
-          return attend(device, llama.shape, qkv, cache.layers[layer], plan).out;
-        });
+        const hidden = forward(context, llama, rows, attendCached(llama, cache, plan));
         const logits = device.floats(linear(context, hidden, llama.head)).slice();
         const from = position * tiny.vocabSize;
         assert.deepEqual(logits, wanted[0].slice(from, from + tiny.vocabSize), `position ${position}`);

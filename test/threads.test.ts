@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import type { Device } from '../src/compute/device/device.js';
 import { adamw, norm } from '../src/compute/op/adamw/adamw.js';
 import { mix } from '../src/compute/op/mix/mix.js';
-import { sample } from '../src/compute/op/sample/sample.js';
+import { fillSampling, readSampled, sample, samplingTensor } from '../src/compute/op/sample/sample.js';
 import { columnSums } from '../src/compute/op/sum/sum.js';
 import type { Tensor } from '../src/compute/tensor.js';
 import { policyLoss } from '../src/objective/policy-loss.js';
@@ -124,8 +124,11 @@ test('sampling', () => {
     random: i / 67,
   }));
   agree((device) => {
-    const s = sample(device, upload(device, 67 * 41, 8, [67, 41]), rows)();
-    return [s.tokens, s.logprobs, s.samplingLogprobs];
+    const sampling = samplingTensor(device, rows.length);
+    fillSampling(device, sampling, rows);
+    const logits = upload(device, 67 * 41, 8, [67, 41]);
+    const { tokens, logprobs, samplingLogprobs } = readSampled(device, sample(device, logits, sampling));
+    return [tokens, logprobs, samplingLogprobs];
   });
 });
 

@@ -2,23 +2,25 @@
 //
 // A request's prompt but for its last token is computed once; each sample then starts from that token, on the shared
 // blocks. Blocks for the longest completion are set aside at admission, so that a running sequence never waits.
-import { attend, planAttention, type Span, storeKeysValues } from '../compute/op/attention/attention.js';
+import { planAttention, type Span } from '../compute/op/attention/attention.js';
 import { BLOCK } from '../compute/op/attention/layout.js';
 import { linear } from '../compute/op/linear/linear.js';
-import { type Sampled, sample } from '../compute/op/sample/sample.js';
+import {
+  fillSampling,
+  readSampled,
+  type Sampled,
+  sample,
+  samplingTensor,
+} from '../compute/op/sample/sample.js';
 import { viewOf } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
-import { forward, type Llama, packWeights } from '../model/llama.js';
+import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import { blocksFor, createKvCache } from './kv-cache.js';
+import { createDecoder } from './decoder.js';
+import { attendCached, blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type GenerateRequest } from './request.js';
-
-/** Weights that every core reads fast enough again and again: a part of the caches. */
-const WEIGHTS_NEAR = 16 << 20;
-/** Rows of a thread that make reading all the weights worth it. */
-const ROWS_EACH = 16;
 
 export interface EngineOptions {
   /** Sequences that run at once. Default 64. */
@@ -83,17 +85,20 @@ interface Sequence {
   seen: string;
 }
 
+/** A sequence whose prompt is in the cache. */
+type ReadySequence = Sequence & { table: number[] };
+
 export function createEngine(
   { llama, tokenizer }: { readonly llama: Llama; readonly tokenizer: Tokenizer },
   options: EngineOptions = {},
 ): Engine {
-  const { device, config, shape } = llama;
+  const { device, config } = llama;
   const { maxSequences = 64, prefillTokens = 2048 } = options;
   const maxLength = Math.min(options.maxLength ?? config.maxPositionEmbeddings, config.maxPositionEmbeddings);
   const perSequence = blocksFor(maxLength);
   const cache = createKvCache(llama, (maxSequences + 2) * perSequence);
   const context = { device, tape: null };
-  const weightBytes = 4 * llama.groups.reduce((sum, { value }) => sum + value.size, 0);
+  const decoder = createDecoder(llama, cache);
   const ends = new Set([...tokenizer.eosTokenIds, ...config.eosTokenIds]);
   let queue: Group[] = [];
   let running: Sequence[] = [];
@@ -169,7 +174,8 @@ export function createEngine(
   }
 
   /** Runs the prompts of `fresh` and one token of each sequence that is ready; samples for the latter. */
-  function run(fresh: readonly Group[], ready: readonly Sequence[]): Sampled | null {
+  function run(fresh: readonly Group[], ready: readonly ReadySequence[]): Sampled | null {
+    if (fresh.length === 0) return decoder.step(ready, ready.map(samplingOf));
     const ids: number[] = [];
     const positions: number[] = [];
     const spans: Span[] = [];
@@ -180,37 +186,22 @@ export function createEngine(
         positions.push(position + i);
       });
     };
-    for (const s of ready) add([s.next], s.position, s.table as number[]);
+    for (const s of ready) add([s.next], s.position, s.table);
     for (const { r, shared, prefix } of fresh) add(r.promptIds.slice(0, shared), 0, prefix as number[]);
     const mark = device.mark();
     try {
-      const read = rowwise(ids.length, fresh.length === 0, () => {
-        const plan = planAttention(device, spans);
-        const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
-        const hidden = forward(context, llama, rows, (layer, qkv) => {
-          storeKeysValues(device, shape, qkv, plan.slots, cache.layers[layer]);
-          return attend(device, shape, qkv, cache.layers[layer], plan).out;
-        });
-        if (ready.length === 0) return null;
-        // The rows that need logits are the first ones.
-        const last = viewOf(hidden, [ready.length, config.hiddenSize]);
-        return sample(device, linear(context, last, llama.head), ready.map(samplingOf));
-      });
-      return read?.() ?? null;
+      const plan = planAttention(device, spans);
+      const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
+      const hidden = forward(context, llama, rows, attendCached(llama, cache, plan));
+      if (ready.length === 0) return null;
+      // The rows that need logits are the first ones.
+      const last = viewOf(hidden, [ready.length, config.hiddenSize]);
+      const sampling = samplingTensor(device, ready.length);
+      fillSampling(device, sampling, ready.map(samplingOf));
+      return readSampled(device, sample(device, linear(context, last, llama.head), sampling));
     } finally {
       device.rewind(mark);
     }
-  }
-
-  /**
-   * Rows of different sequences do not depend on each other, so threads need not wait between the operations; where
-   * the weights are large and the rows few, threads do better to share the weights.
-   */
-  function rowwise<T>(rows: number, independent: boolean, body: () => T): T {
-    const pays = weightBytes <= WEIGHTS_NEAR || rows >= ROWS_EACH * device.threads;
-    if (!independent || !pays) return body();
-    packWeights(llama);
-    return device.rowwise(rows, 1, body);
   }
 
   function samplingOf({ group: { r }, sample: number, ids }: Sequence) {
@@ -271,7 +262,7 @@ export function createEngine(
     step() {
       const fresh = admit();
       fork();
-      const ready = running.filter((s) => s.table);
+      const ready = running.filter((s): s is ReadySequence => s.table !== null);
       if (ready.length === 0 && fresh.length === 0) return { tokens: [], finished: [] };
       const sampled = run(fresh, ready);
       for (const group of fresh) group.prefilled = true;

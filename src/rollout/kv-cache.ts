@@ -1,11 +1,16 @@
 // The KV cache: blocks of keys and values for every layer, counted by their users, so that samples share a prompt.
 
 import type { Device } from '../compute/device/device.js';
-import type { KvBlocks } from '../compute/op/attention/attention.js';
+import {
+  type AttentionPlan,
+  attend,
+  type KvBlocks,
+  storeKeysValues,
+} from '../compute/op/attention/attention.js';
 import { BLOCK, blockSizes, copyBlocksKernel } from '../compute/op/attention/layout.js';
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
-import type { Llama } from '../model/llama.js';
+import type { Attend, Llama } from '../model/llama.js';
 
 export interface KvCache {
   readonly layers: readonly KvBlocks[];
@@ -86,6 +91,14 @@ export function createKvCache({ device, config, shape }: Llama, blocks: number):
         device.free(values);
       }
     },
+  };
+}
+
+/** Attention over the cache: the rows' keys and values go into their blocks first. */
+export function attendCached({ device, shape }: Llama, cache: KvCache, plan: AttentionPlan): Attend {
+  return (layer, qkv) => {
+    storeKeysValues(device, shape, qkv, plan.slots, cache.layers[layer]);
+    return attend(device, shape, qkv, cache.layers[layer], plan).out;
   };
 }
 

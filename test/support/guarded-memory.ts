@@ -19,6 +19,7 @@ const SENTINEL = 0x7fc0dead;
 function boundBuffers(device: Device): void {
   const { launch } = device;
   const prepared = new Map<number, ReturnType<typeof prepareInterpreter>>();
+  device.stepwise = true;
   device.launch = (compiled, items, buffers, scalars, grain) => {
     // What the device itself checks of a launch.
     launch.call(device, compiled, 0, buffers, scalars, grain);

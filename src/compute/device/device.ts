@@ -36,10 +36,19 @@ export interface CompiledKernel {
   readonly kernel: Kernel;
 }
 
-/** Launches that are collected, to run without waiting for one another; see `rowwise`. */
+/** Launches that were collected, and what the collecting function returned. */
+export interface Recording<T> {
+  readonly result: T;
+  readonly parts: number;
+  /** Lists of commands, one a thread; all threads have done one before the next begins. */
+  readonly lists: readonly (readonly Int32Array[])[];
+}
+
+/** The recording under way. */
 interface Chain {
   readonly rows: number;
   readonly parts: number;
+  readonly lists: Int32Array[][];
 }
 
 /** About 50 microseconds of watching before a thread sleeps. */
@@ -65,7 +74,7 @@ export class Device {
   #chain: Chain | null = null;
   /** Kernel launches so far. */
   launches = 0;
-  /** Runs the launches of `rowwise` one by one, each as it is made: for profiles. */
+  /** Launches that `record` would collect run one by one instead, each as it is made: for profiles. */
   stepwise = false;
 
   constructor(target: TargetInfo, threads: number, backing: Backing) {
@@ -229,7 +238,7 @@ export class Device {
       throw refuse('bad-kernel', `items of kernel ${kernel.name} for ${rows} rows`, items, 'launch it alone');
     const parts = chain?.parts ?? Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
     const length = P.HEAD + P.FIELD * (kernel.buffers.length + kernel.scalars.length);
-    if (this.#ends[0] + length + P.FIELD > P.LIST_WORDS) this.#run(parts);
+    if (chain && this.#ends[0] + length + P.FIELD > P.LIST_WORDS) chain.lists.push(this.#take(parts));
     for (let part = 0; part < parts; part++) {
       const begin = each * P.partStart(rows, parts, part);
       const end = each * P.partStart(rows, parts, part + 1);
@@ -241,29 +250,52 @@ export class Device {
   }
 
   /**
-   * Runs the launches that `body` makes without waiting between them: each thread does its share of the rows from the
-   * first launch to the last, so that what it wrote stays in its own caches. For launches whose rows depend on the same
-   * rows alone, with as many items, or as many times as many. Nothing has run before `body` returns, so it must not
-   * read results; memory of the step arena is not used again meanwhile.
+   * Collects the launches that `body` makes, for `replay` to run without waiting between them: each thread does its share
+   * of the rows from the first launch to the last, so that what it wrote stays in its own caches. For launches whose rows
+   * depend on the same rows alone, with as many items, or as many times as many. Memory of the step arena that `body`
+   * takes is not used twice; a replay needs the arena to stand where it stood before.
    * @param grain fewest rows worth a thread of their own
    * @throws RetortError bad-kernel for a launch whose items are not a multiple of the rows
    */
-  rowwise<T>(rows: number, grain: number, body: () => T): T {
-    if (this.#chain) throw new RetortError('bad-kernel', 'rowwise within rowwise');
+  record<T>(rows: number, grain: number, body: () => T): Recording<T> {
+    if (this.#chain) throw new RetortError('bad-kernel', 'a recording within a recording');
     const parts = Math.max(1, Math.min(this.threads, Math.floor(rows / grain)));
-    this.#chain = { rows, parts };
+    const lists: Int32Array[][] = [];
+    this.#chain = { rows, parts, lists };
     try {
       const result = body();
-      this.#run(parts);
-      return result;
+      if (this.#ends[0] > 0) lists.push(this.#take(parts));
+      return { result, parts, lists };
     } finally {
       this.#chain = null;
       this.#forget();
     }
   }
 
-  /** Whether launches are being collected; see `rowwise`. */
-  get isRowwise(): boolean {
+  /** Runs what was collected, with what its buffers hold now. */
+  replay({ parts, lists }: Recording<unknown>): void {
+    this.#refuseClosed('a recording');
+    for (const list of lists) {
+      list.forEach((commands, part) => {
+        const start = P.LIST_WORDS * part;
+        this.#words.set(commands, start);
+        this.#ends[part] = start + commands.length;
+      });
+      this.#run(parts);
+    }
+  }
+
+  /** The lists of the first `parts` threads; they are empty afterwards. */
+  #take(parts: number): Int32Array[] {
+    const taken = Array.from({ length: parts }, (_, part) =>
+      this.#words.slice(P.LIST_WORDS * part, this.#ends[part]),
+    );
+    this.#forget();
+    return taken;
+  }
+
+  /** Whether launches are being collected; see `record`. */
+  get isRecording(): boolean {
     return this.#chain !== null;
   }
 

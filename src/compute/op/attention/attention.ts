@@ -91,6 +91,48 @@ export function planAttention(device: Device, spans: readonly Span[]): Attention
   };
 }
 
+/**
+ * A plan for one row each of `rows` sequences of at most `longest` positions, to be filled by `fillRows` again and again.
+ */
+export function planRows(device: Device, rows: number, longest: number): AttentionPlan {
+  const blocks = Math.ceil(longest / BLOCK);
+  return {
+    slots: device.temporary([rows], 'i32'),
+    tables: device.temporary([rows, blocks], 'i32'),
+    wideTiles: device.temporary([0, TILE_WORDS], 'i32'),
+    narrowTiles: device.temporary([rows, TILE_WORDS], 'i32'),
+    scratchStride: blocks * BLOCK,
+  };
+}
+
+/** Fills a plan that `planRows` made: where each sequence's row stands, and its blocks in order. */
+export function fillRows(
+  device: Device,
+  plan: AttentionPlan,
+  rows: readonly Pick<Span, 'position' | 'table'>[],
+): void {
+  const [count, blocks] = plan.tables.shape;
+  const [slots, tables, tiles] = [plan.slots, plan.tables, plan.narrowTiles].map((t) => device.ints(t));
+  if (rows.length !== count)
+    throw refuse('bad-kernel', `sequences for ${count} rows`, rows.length, 'give one a row');
+  for (let row = 0; row < count; row++) {
+    const { position, table } = rows[row];
+    const used = Math.floor(position / BLOCK);
+    if (used >= table.length || used >= blocks)
+      throw refuse(
+        'bad-kernel',
+        'position of a row',
+        position,
+        `${table.length} and ${blocks} blocks hold less`,
+      );
+    slots[row] = table[used] * BLOCK + (position % BLOCK);
+    tiles[TILE_WORDS * row] = row;
+    tiles[TILE_WORDS * row + 1] = row * blocks;
+    tiles[TILE_WORDS * row + 2] = position;
+    for (let i = 0; i <= used; i++) tables[row * blocks + i] = table[i];
+  }
+}
+
 /** A plan for whole sequences of these lengths, packed one after another. */
 export function planPacked(device: Device, lengths: readonly number[]): PackedPlan {
   const spans: Span[] = [];

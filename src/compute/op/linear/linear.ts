@@ -75,7 +75,7 @@ function multiply(
   { a, b, c, m, lda, add, units }: Omit<MatmulOptions, 'layout'> & { readonly units: number },
 ): void {
   const { k, n } = b;
-  const byPanels = !device.isRowwise && units < ROWS_EACH[layout] * device.threads;
+  const byPanels = !device.isRecording && units < ROWS_EACH[layout] * device.threads;
   const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : units;
   device.launch(
     device.kernel(KERNELS[layout], BUILD[layout]),

@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import { noise, testDevices } from '../../../../test/support/op.js';
 import type { Device } from '../../device/device.js';
 import { greedyReference, softmaxReference, truncatedReference } from './reference.js';
-import { type Sampled, type Sampling, sample } from './sample.js';
+import { fillSampling, readSampled, type Sampled, type Sampling, sample, samplingTensor } from './sample.js';
 
 const devices = testDevices();
 const wasm = devices[0].device;
@@ -21,7 +21,9 @@ function draw(device: Device, logits: readonly number[], rows: readonly Sampling
     'f32',
     [rows.length, logits.length],
   );
-  const sampled = sample(device, all, rows)();
+  const sampling = samplingTensor(device, rows.length);
+  fillSampling(device, sampling, rows);
+  const sampled = readSampled(device, sample(device, all, sampling));
   device.rewind(mark);
   return sampled;
 }
@@ -205,7 +207,11 @@ test('a row samples the same whatever stands beside it', () => {
 });
 
 test('no rows give no tokens; a sampling too many or too few is refused', () => {
+  assert.equal(draw(wasm, [1, 2], []).tokens.length, 0);
   const logits = wasm.upload([1, 2], 'f32', [1, 2]);
-  assert.equal(sample(wasm, wasm.upload([], 'f32', [0, 2]), [])().tokens.length, 0);
-  for (const rows of [[], [plain, plain]]) assert.throws(() => sample(wasm, logits, rows), /give one a row/);
+  for (const rows of [0, 2]) {
+    const sampling = samplingTensor(wasm, rows);
+    assert.throws(() => fillSampling(wasm, sampling, [plain]), /give one a row/);
+    assert.throws(() => sample(wasm, logits, sampling), /give one a row/);
+  }
 });

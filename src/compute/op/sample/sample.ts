@@ -182,6 +182,7 @@ export interface Sampling {
   readonly random: number;
 }
 
+/** What was drawn, row by row. */
 export interface Sampled {
   readonly tokens: Int32Array;
   /** Log-probability under the model as it is. */
@@ -190,16 +191,25 @@ export interface Sampled {
   readonly samplingLogprobs: Float32Array;
 }
 
-/**
- * Samples one token for each row of logits[rows, vocab].
- * @returns reads the result, once the launches so far have run and before the step arena is rewound
- */
-export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]): () => Sampled {
-  const [count, n] = matrixShape(logits);
-  if (rows.length !== count)
-    throw refuse('bad-kernel', `sampling for ${count} rows`, rows.length, 'give one a row');
-  const options = new Float32Array(OPTIONS * count);
-  rows.forEach(({ temperature, topK, topP, minP, random }, row) => {
+/** `Sampled` in device memory. */
+export interface SampledTensors {
+  readonly tokens: Tensor;
+  readonly logprobs: Tensor;
+  readonly samplingLogprobs: Tensor;
+}
+
+/** Where the sampling of `rows` rows is written down. */
+export function samplingTensor(device: Device, rows: number): Tensor {
+  return device.temporary([rows, OPTIONS]);
+}
+
+/** Writes down how each row is sampled. */
+export function fillSampling(device: Device, into: Tensor, rows: readonly Sampling[]): void {
+  if (rows.length !== into.shape[0])
+    throw refuse('bad-kernel', `sampling for ${into.shape[0]} rows`, rows.length, 'give one a row');
+  const options = device.floats(into);
+  for (let row = 0; row < rows.length; row++) {
+    const { temperature, topK, topP, minP, random } = rows[row];
     const at = OPTIONS * row;
     options[at] = temperature;
     // A count of 2^24 and more is not exact as float32, and keeps every token of any vocabulary.
@@ -207,16 +217,27 @@ export function sample(device: Device, logits: Tensor, rows: readonly Sampling[]
     options[at + 2] = topP;
     options[at + 3] = minP;
     options[at + 4] = random;
-  });
-  const token = device.temporary([count], 'i32');
-  const logprob = device.temporary([count]);
-  const samplingLogprob = device.temporary([count]);
+  }
+}
+
+/** Samples one token for each row of logits[rows, vocab] as `sampling` says. */
+export function sample(device: Device, logits: Tensor, sampling: Tensor): SampledTensors {
+  const [count, n] = matrixShape(logits);
+  if (sampling.shape[0] !== count)
+    throw refuse('bad-kernel', `sampling for ${count} rows`, sampling.shape, 'give one a row');
+  const tokens = device.temporary([count], 'i32');
+  const logprobs = device.temporary([count]);
+  const samplingLogprobs = device.temporary([count]);
   const kernel = device.kernel('sample', sampleKernel);
-  const buffers = [logits, device.upload(options, 'f32'), token, logprob, samplingLogprob];
-  device.launch(kernel, count, buffers, [n], 16);
-  return () => ({
-    tokens: device.ints(token).slice(),
-    logprobs: device.floats(logprob).slice(),
-    samplingLogprobs: device.floats(samplingLogprob).slice(),
-  });
+  device.launch(kernel, count, [logits, sampling, tokens, logprobs, samplingLogprobs], [n], 16);
+  return { tokens, logprobs, samplingLogprobs };
+}
+
+/** Copies what was drawn out of device memory. */
+export function readSampled(device: Device, { tokens, logprobs, samplingLogprobs }: SampledTensors): Sampled {
+  return {
+    tokens: device.ints(tokens).slice(),
+    logprobs: device.floats(logprobs).slice(),
+    samplingLogprobs: device.floats(samplingLogprobs).slice(),
+  };
 }

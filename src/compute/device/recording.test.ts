@@ -1,4 +1,4 @@
-// Launches collected by `rowwise`: the same result as one by one, on every target and any number of threads.
+// Recordings: the same result as one by one, on every target and any number of threads.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RetortError } from '../../errors.js';
@@ -49,6 +49,13 @@ function chain(device: Device, rows: number, steps: number): number[] {
 const read = (device: Device, [byteOffset, size]: number[]) =>
   Array.from(device.floats({ shape: [size], element: 'f32', size, byteOffset }));
 
+/** Records and runs. */
+function rowwise<T>(device: Device, rows: number, body: () => T): T {
+  const recording = device.record(rows, 1, body);
+  device.replay(recording);
+  return recording.result;
+}
+
 const targets = ['wasm', 'interpreter', ...(whyNotX64() ? [] : (['x64'] as const))] as const;
 
 for (const target of targets)
@@ -61,12 +68,12 @@ for (const target of targets)
         // harmless there; one by one it is harmless because that step is over.
         const together = read(
           device,
-          device.rowwise(rows, 1, () => chain(device, rows, 4)),
+          rowwise(device, rows, () => chain(device, rows, 4)),
         );
         device.stepwise = true;
         const stepped = read(
           device,
-          device.rowwise(rows, 1, () => chain(device, rows, 4)),
+          rowwise(device, rows, () => chain(device, rows, 4)),
         );
         device.stepwise = false;
         device.rewind(mark);
@@ -93,7 +100,7 @@ test('more launches than a list holds run all the same', async () => {
     const mark = device.mark();
     const x = device.upload(new Array(8).fill(1), 'f32');
     const kernel = device.kernel('step', step);
-    device.rowwise(8, 1, () => {
+    rowwise(device, 8, () => {
       for (let i = 0; i < 2000; i++) device.launch(kernel, 8, [x, x], [1]);
     });
     assert.deepEqual(
@@ -111,14 +118,14 @@ test('what does not go row by row is refused, and the device goes on', async () 
   device.fill(x, 1);
   const kernel = device.kernel('step', step);
   const refused = (e: unknown) => e instanceof RetortError && /launch it alone/.test(e.message);
-  assert.throws(() => device.rowwise(3, 1, () => device.launch(kernel, 8, [x, x], [1])), refused);
+  assert.throws(() => rowwise(device, 3, () => device.launch(kernel, 8, [x, x], [1])), refused);
   assert.throws(
-    () => device.rowwise(8, 1, () => device.rowwise(8, 1, () => 0)),
-    (e) => e instanceof RetortError && /rowwise within rowwise/.test(e.message),
+    () => rowwise(device, 8, () => rowwise(device, 8, () => 0)),
+    (e) => e instanceof RetortError && /a recording within a recording/.test(e.message),
   );
   // What was collected before the refusal has not run.
   assert.throws(() =>
-    device.rowwise(4, 1, () => {
+    rowwise(device, 4, () => {
       device.launch(kernel, 8, [x, x], [1]);
       throw new Error('stop');
     }),
@@ -127,4 +134,24 @@ test('what does not go row by row is refused, and the device goes on', async () 
   device.launch(kernel, 8, [x, x], [1]);
   assert.deepEqual(Array.from(device.floats(x)), [1, 2, 3, 4, 5, 6, 7, 8]);
   await device.close();
+});
+
+test('a recording runs again with what its buffers hold then', async () => {
+  for (const target of targets) {
+    const device = createDevice({ target, threads: 2 });
+    const x = device.tensor('other', [8]);
+    const recording = device.record(8, 1, () => {
+      const y = device.temporary([8]);
+      device.launch(device.kernel('step', step), 8, [x, y], [2]);
+      return y;
+    });
+    for (const value of [1, 5, -3]) {
+      device.fill(x, value);
+      device.replay(recording);
+      const expected = Array.from({ length: 8 }, (_, i) => 2 * value + i);
+      assert.deepEqual(Array.from(device.floats(recording.result)), expected, target);
+    }
+    await device.close();
+    assert.throws(() => device.replay(recording), /closed device/);
+  }
 });

@@ -1,0 +1,113 @@
+// One token more for each of several sequences: launches recorded once for so many rows, and run again each step.
+
+import type { Recording } from '../compute/device/device.js';
+import { type AttentionPlan, fillRows, planRows } from '../compute/op/attention/attention.js';
+import { linear } from '../compute/op/linear/linear.js';
+import {
+  fillSampling,
+  readSampled,
+  type Sampled,
+  type SampledTensors,
+  type Sampling,
+  sample,
+  samplingTensor,
+} from '../compute/op/sample/sample.js';
+import type { Tensor } from '../compute/tensor.js';
+import { forward, type Llama, packWeights } from '../model/llama.js';
+import { attendCached, type KvCache } from './kv-cache.js';
+
+/** A sequence's next row. */
+export interface DecodeRow {
+  /** The token that goes in. */
+  readonly next: number;
+  readonly position: number;
+  /** The sequence's blocks; they hold `position`. */
+  readonly table: readonly number[];
+}
+
+export interface Decoder {
+  /** Runs one row of each sequence, at least one, and draws a token for each. */
+  step(rows: readonly DecodeRow[], sampling: readonly Sampling[]): Sampled;
+}
+
+/** What a step reads and writes. */
+interface Step {
+  readonly ids: Tensor;
+  readonly positions: Tensor;
+  readonly plan: AttentionPlan;
+  readonly sampling: Tensor;
+  readonly sampled: SampledTensors;
+}
+
+/** A recording serves sequences up to a multiple of so many positions. */
+const POSITIONS = 128;
+/** Recordings kept; each takes some 10 KiB for each layer. */
+const MOST_RECORDINGS = 64;
+/** Weights that every core reads fast enough again and again: a part of the caches. */
+const WEIGHTS_NEAR = 16 << 20;
+/** Rows of a thread that make reading all the weights worth it. */
+const ROWS_EACH = 16;
+
+export function createDecoder(llama: Llama, cache: KvCache): Decoder {
+  const { device } = llama;
+  const context = { device, tape: null };
+  const weightBytes = 4 * llama.groups.reduce((sum, { value }) => sum + value.size, 0);
+  const recordings = new Map<string, Recording<Step>>();
+
+  function fill(
+    { ids, positions, plan, sampling }: Omit<Step, 'sampled'>,
+    rows: readonly DecodeRow[],
+    how: readonly Sampling[],
+  ): void {
+    const [idOf, positionOf] = [device.ints(ids), device.ints(positions)];
+    for (let row = 0; row < rows.length; row++) {
+      idOf[row] = rows[row].next;
+      positionOf[row] = rows[row].position;
+    }
+    fillRows(device, plan, rows);
+    fillSampling(device, sampling, how);
+  }
+
+  /** Makes room for a step's numbers, fills it, and launches the step. */
+  function launch(rows: readonly DecodeRow[], how: readonly Sampling[], longest: number): Step {
+    const inputs = {
+      ids: device.temporary([rows.length], 'i32'),
+      positions: device.temporary([rows.length], 'i32'),
+      plan: planRows(device, rows.length, longest),
+      sampling: samplingTensor(device, rows.length),
+    };
+    fill(inputs, rows, how);
+    const hidden = forward(context, llama, inputs, attendCached(llama, cache, inputs.plan));
+    const logits = linear(context, hidden, llama.head);
+    return { ...inputs, sampled: sample(device, logits, inputs.sampling) };
+  }
+
+  return {
+    step(rows, how) {
+      let last = 0;
+      for (const { position } of rows) last = Math.max(last, position);
+      const longest = POSITIONS * Math.ceil((last + 1) / POSITIONS);
+      const mark = device.mark();
+      try {
+        // Rows do not depend on each other, so threads need not wait between the operations; but where the weights are
+        // large and the rows few, threads do better to share the weights.
+        if (weightBytes > WEIGHTS_NEAR && rows.length < ROWS_EACH * device.threads)
+          return readSampled(device, launch(rows, how, longest).sampled);
+        packWeights(llama);
+        const key = `${rows.length} ${longest} ${mark.chunk} ${mark.used}`;
+        let recording = device.stepwise ? undefined : recordings.get(key);
+        if (recording) {
+          fill(recording.result, rows, how);
+        } else {
+          recording = device.record(rows.length, 1, () => launch(rows, how, longest));
+          if (recordings.size >= MOST_RECORDINGS) recordings.clear();
+          recordings.set(key, recording);
+        }
+        device.replay(recording);
+        return readSampled(device, recording.result.sampled);
+      } finally {
+        device.rewind(mark);
+      }
+    },
+  };
+}
