@@ -35,11 +35,10 @@ function kBlock(target: TargetInfo): number {
  */
 export type Layout = 'rows' | 'tiles';
 
-/** Rows that go through all panels together: with a block of k they stay in the second-level cache. */
-function rowBlock(target: TargetInfo): number {
-  const rows = tileRows(target);
-  return rows * Math.round(96 / rows);
-}
+/** Tiles that share a panel while it is in the first-level cache. */
+const MOST_TILES = 7;
+/** Elements of A that stay in the second-level cache while all panels pass: 512 KiB. */
+const NEAR = 2 ** 17;
 
 /**
  * C[m, n] = A B, or C = D + A B, where D may be C. An item is a panel where `byPanels`, else a row of layout `rows` and a
@@ -67,21 +66,24 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
     (b, p) => {
       const width = panelWidth(target);
       const rows = tileRows(target);
-      const rowBlockSize = rowBlock(target);
       const unit = layout === 'rows' ? 1 : rows;
       const firstRow = b.select(p.byPanels, b.int(0), b.mul(b.begin, unit));
       const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, unit)));
       const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
       const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
-      b.loop(firstRow, lastRow, rowBlockSize, (blockStart) => {
-        const blockEnd = b.min(lastRow, b.add(blockStart, rowBlockSize));
+      const tilesNear = b.max(1, b.min(MOST_TILES, b.div(NEAR, b.mul(p.k, rows))));
+      const blockRows = b.mul(tilesNear, rows);
+      const blocks = b.div(b.add(b.sub(lastRow, firstRow), b.sub(blockRows, 1)), blockRows);
+      b.loop(0, blocks, 1, (block) => {
+        const blockStart = b.add(firstRow, b.mul(block, blockRows));
+        const blockEnd = b.min(lastRow, b.add(blockStart, blockRows));
         const whole = b.sub(blockEnd, b.rem(b.sub(blockEnd, blockStart), rows));
-        b.loop(0, p.k, kBlock(target), (k0) => {
-          const k1 = b.min(p.k, b.add(k0, kBlock(target)));
-          b.loop(firstPanel, lastPanel, 1, (panel) => {
-            const column = b.mul(panel, width);
-            const columns = b.sub(p.n, column);
-            const panelStart = b.mul(b.mul(panel, p.k), width);
+        b.loop(firstPanel, lastPanel, 1, (panel) => {
+          const column = b.mul(panel, width);
+          const columns = b.sub(p.n, column);
+          const panelStart = b.mul(b.mul(panel, p.k), width);
+          b.loop(0, p.k, kBlock(target), (k0) => {
+            const k1 = b.min(p.k, b.add(k0, kBlock(target)));
             const tile = (count: number, row: I32) =>
               matmulTile(b, {
                 ...p,
@@ -174,8 +176,7 @@ function matmulTile(b: Builder, t: Tile): void {
   const tileStart = t.layout === 'tiles' ? b.add(b.mul(b.div(t.row, rows), t.lda), b.rem(t.row, rows)) : null;
   const step = (k: I32) => {
     const panelAt = b.add(t.panelStart, b.mul(k, t.width));
-    if (t.count >= 4)
-      for (let line = 0; line < t.width; line += 16) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
+    for (let line = 0; line < t.width; line += 16) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
     const vectors: Vec[] = [];
     for (let v = 0; v < TILE_VECTORS; v++) vectors.push(b.loadVec(t.b, panelAt, undefined, v * lanes));
     const columnAt = tileStart && b.add(tileStart, b.mul(k, rows));
