@@ -12,6 +12,7 @@ import {
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { exp, log } from '../../kernel/math.js';
+import { prefetchAll } from '../prefetch.js';
 import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from './layout.js';
 
 /** Queries in a full tile. */
@@ -65,16 +66,6 @@ function groups(lanes: number, n: number, most: number): { start: number; vector
 /** The lane count of the vector that starts at `start` of n elements; undefined where it is whole. */
 function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
-}
-
-/** Elements of a cache line. */
-const LINE = 16;
-
-/** Asks for n elements, a multiple of a line. */
-function prefetchAll(b: Builder, buffer: Buffer<'f32'>, from: I32, n: number): void {
-  b.loop(0, n, 4 * LINE, (i) => {
-    for (let line = 0; line < 4; line++) b.prefetch(buffer, b.add(from, i), line * LINE);
-  });
 }
 
 /**

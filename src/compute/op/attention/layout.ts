@@ -7,6 +7,7 @@
 import { refuse } from '../../../errors.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+import { prefetchAll, ROWS_AHEAD } from '../prefetch.js';
 
 /** Positions in a block: a multiple of every target's lanes. */
 export const BLOCK = 16;
@@ -63,6 +64,7 @@ export function storeTransposedKernel(target: TargetInfo, shape: HeadShape, star
       const place = b.rem(slot, BLOCK);
       const to = b.add(b.mul(b.div(slot, BLOCK), kvHeads * headDim * BLOCK), place);
       const from = b.add(b.mul(row, rowWidth(shape)), start);
+      prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), kvHeads * headDim);
       b.loop(0, kvHeads * headDim, 1, (i) =>
         b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i))),
       );
@@ -79,6 +81,8 @@ export function storeRowsKernel(target: TargetInfo, shape: HeadShape): Kernel {
       const slot = b.loadInt(p.slot, row);
       const place = b.rem(slot, BLOCK);
       const block = b.mul(b.div(slot, BLOCK), kvHeads * BLOCK);
+      const next = b.add(b.mul(b.add(row, ROWS_AHEAD), rowWidth(shape)), valuesAt(shape));
+      prefetchAll(b, p.x, next, kvHeads * headDim);
       for (let head = 0; head < kvHeads; head++) {
         const to = b.mul(b.add(b.add(block, head * BLOCK), place), stride);
         const from = b.add(b.mul(row, rowWidth(shape)), valuesAt(shape) + head * headDim);

@@ -12,6 +12,7 @@ import {
   type Vec,
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
+import { LINE } from '../prefetch.js';
 
 /** Vectors across a tile. */
 const TILE_VECTORS = 2;
@@ -163,12 +164,14 @@ function matmulTile(b: Builder, t: Tile): void {
     b.lt(0, t.k0),
     () => start(t.c, cAt),
     () =>
-      b.if(t.add, () =>
-        start(
-          t.d,
-          cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), t.ldd), t.column)),
-        ),
-      ),
+      b.if(t.add, () => {
+        const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), t.ldd), t.column));
+        start(t.d, dAt);
+        // The next tile's.
+        const below = b.mul(t.ldd, rows);
+        for (const at of dAt)
+          for (let line = 0; line < t.width; line += LINE) b.prefetch(t.d, b.add(at, below), line);
+      }),
   );
   const rowStart = cAt.map((_, r) => b.mul(b.add(t.row, r), t.lda));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
@@ -176,7 +179,7 @@ function matmulTile(b: Builder, t: Tile): void {
   const tileStart = t.layout === 'tiles' ? b.add(b.mul(b.div(t.row, rows), t.lda), b.rem(t.row, rows)) : null;
   const step = (k: I32) => {
     const panelAt = b.add(t.panelStart, b.mul(k, t.width));
-    for (let line = 0; line < t.width; line += 16) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
+    for (let line = 0; line < t.width; line += LINE) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
     const vectors: Vec[] = [];
     for (let v = 0; v < TILE_VECTORS; v++) vectors.push(b.loadVec(t.b, panelAt, undefined, v * lanes));
     const columnAt = tileStart && b.add(tileStart, b.mul(k, rows));

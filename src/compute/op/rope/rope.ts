@@ -5,6 +5,7 @@ import type { Device } from '../../device/device.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
+import { prefetchVector, ROWS_AHEAD } from '../prefetch.js';
 
 /** Cosines and sines for every position: [positions, headDim / 2] each. */
 export interface RopeTables {
@@ -43,6 +44,7 @@ function ropeKernel(target: TargetInfo): Kernel {
       direction: 'f32',
     },
     (b, p) => {
+      const ahead = b.mul(p.width, ROWS_AHEAD);
       b.items((row) => {
         const angle = b.mul(b.loadInt(p.position, row), p.half);
         const rowStart = b.mul(row, p.width);
@@ -50,6 +52,7 @@ function ropeKernel(target: TargetInfo): Kernel {
           const low = b.add(rowStart, b.mul(b.mul(head, p.half), 2));
           const high = b.add(low, p.half);
           b.vectors(p.half, (i, count) => {
+            for (const start of [low, high]) prefetchVector(b, p.x, b.add(b.add(start, i), ahead));
             const cos = b.loadVec(p.cos, b.add(angle, i), count);
             const sin = b.mul(b.loadVec(p.sin, b.add(angle, i), count), b.splat(p.direction));
             const x = b.loadVec(p.x, b.add(low, i), count);

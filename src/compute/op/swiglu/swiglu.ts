@@ -5,17 +5,21 @@ import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { sigmoid } from '../../kernel/math.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
+import { prefetchVector, ROWS_AHEAD } from '../prefetch.js';
 
 /** Rows worth a thread of their own. */
 const ROW_GRAIN = 8;
 
 function swigluKernel(target: TargetInfo): Kernel {
   return buildKernel('swiglu', target, { x: 'f32*', y: 'f32*', n: 'i32' }, (b, p) => {
+    const ahead = b.mul(p.n, 2 * ROWS_AHEAD);
     b.items((row) => {
       const to = b.mul(row, p.n);
       const from = b.mul(to, 2);
       b.vectors(p.n, (i, count) => {
         const at = b.add(from, i);
+        prefetchVector(b, p.x, b.add(at, ahead));
+        prefetchVector(b, p.x, b.add(b.add(at, p.n), ahead));
         const gate = b.loadVec(p.x, at, count);
         const up = b.loadVec(p.x, b.add(at, p.n), count);
         b.store(p.y, b.add(to, i), b.mul(b.mul(gate, sigmoid(b, gate)), up), count);
