@@ -36,10 +36,11 @@ function kBlock(target: TargetInfo): number {
  */
 export type Layout = 'rows' | 'tiles';
 
-/** Tiles that share a panel while it is in the first-level cache. */
-const MOST_TILES = 7;
-/** Elements of A that stay in the second-level cache while all panels pass: 512 KiB. */
-const NEAR = 2 ** 17;
+/** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
+function rowBlock(target: TargetInfo): number {
+  const rows = tileRows(target);
+  return rows * Math.round(96 / rows);
+}
 
 /**
  * C[m, n] = A B, or C = D + A B, where D may be C. An item is a panel where `byPanels`, else a row of layout `rows` and a
@@ -62,6 +63,11 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
       ldd: 'i32',
       /** Whether D is there. */
       add: 'i32',
+      /**
+       * Whether each panel is done with all of k before the next: so few rows read B in order. Else all panels are done
+       * with a block of k before the next, and the rows' part of A stays near.
+       */
+      wholeK: 'i32',
       byPanels: 'i32',
     },
     (b, p) => {
@@ -72,43 +78,45 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
       const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, unit)));
       const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
       const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
-      const tilesNear = b.max(1, b.min(MOST_TILES, b.div(NEAR, b.mul(p.k, rows))));
-      const blockRows = b.mul(tilesNear, rows);
-      const blocks = b.div(b.add(b.sub(lastRow, firstRow), b.sub(blockRows, 1)), blockRows);
-      b.loop(0, blocks, 1, (block) => {
-        const blockStart = b.add(firstRow, b.mul(block, blockRows));
-        const blockEnd = b.min(lastRow, b.add(blockStart, blockRows));
+      const kChunk = b.select(p.wholeK, p.k, b.int(kBlock(target)));
+      const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
+      b.loop(firstRow, lastRow, rowBlock(target), (blockStart) => {
+        const blockEnd = b.min(lastRow, b.add(blockStart, rowBlock(target)));
         const whole = b.sub(blockEnd, b.rem(b.sub(blockEnd, blockStart), rows));
-        b.loop(firstPanel, lastPanel, 1, (panel) => {
-          const column = b.mul(panel, width);
-          const columns = b.sub(p.n, column);
-          const panelStart = b.mul(b.mul(panel, p.k), width);
-          b.loop(0, p.k, kBlock(target), (k0) => {
-            const k1 = b.min(p.k, b.add(k0, kBlock(target)));
-            const tile = (count: number, row: I32) =>
-              matmulTile(b, {
-                ...p,
-                ldc: p.n,
-                layout,
-                width,
-                tileRows: rows,
-                count,
-                row,
-                k0,
-                k1,
-                column,
-                columns,
-                panelStart,
-              });
-            b.loop(blockStart, whole, rows, (row) => tile(rows, row));
-            let row = whole;
-            for (const count of [8, 4, 2, 1]) {
-              if (count >= rows) continue;
-              const start = row;
-              const some = b.le(count, b.sub(blockEnd, start));
-              b.if(some, () => tile(count, start));
-              row = b.add(start, b.mul(some, count));
-            }
+        b.loop(0, kChunks, 1, (chunk) => {
+          const chunkStart = b.mul(chunk, kChunk);
+          const chunkEnd = b.min(p.k, b.add(chunkStart, kChunk));
+          b.loop(firstPanel, lastPanel, 1, (panel) => {
+            const column = b.mul(panel, width);
+            const columns = b.sub(p.n, column);
+            const panelStart = b.mul(b.mul(panel, p.k), width);
+            b.loop(chunkStart, chunkEnd, kBlock(target), (k0) => {
+              const k1 = b.min(p.k, b.add(k0, kBlock(target)));
+              const tile = (count: number, row: I32) =>
+                matmulTile(b, {
+                  ...p,
+                  ldc: p.n,
+                  layout,
+                  width,
+                  tileRows: rows,
+                  count,
+                  row,
+                  k0,
+                  k1,
+                  column,
+                  columns,
+                  panelStart,
+                });
+              b.loop(blockStart, whole, rows, (row) => tile(rows, row));
+              let row = whole;
+              for (const count of [8, 4, 2, 1]) {
+                if (count >= rows) continue;
+                const start = row;
+                const some = b.le(count, b.sub(blockEnd, start));
+                b.if(some, () => tile(count, start));
+                row = b.add(start, b.mul(some, count));
+              }
+            });
           });
         });
       });

@@ -16,6 +16,8 @@ import {
 
 /** Rows or tiles for each thread from which on they are shared out; with fewer, panels are. */
 const ROWS_EACH = { rows: 24, tiles: 4 } as const;
+/** Rows whose A stays in the second-level cache with all of k, so that B is read in order. */
+const FEW_ROWS = 128;
 /** Floating-point operations under which waking a second thread does not pay. */
 const SERIAL_FLOPS = 200_000;
 /** Elements packed under which it does not. */
@@ -81,7 +83,7 @@ function multiply(
     device.kernel(KERNELS[layout], BUILD[layout]),
     items,
     [a, b.tensor, c, add ?? c],
-    [m, n, k, lda, n, add ? 1 : 0, byPanels ? 1 : 0],
+    [m, n, k, lda, n, add ? 1 : 0, layout === 'rows' && m <= FEW_ROWS ? 1 : 0, byPanels ? 1 : 0],
     Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
   );
 }
