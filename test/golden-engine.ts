@@ -2,10 +2,9 @@
 import type { Context } from '../src/compute/autograd.js';
 import { Tape } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
-import { tokenLogprob } from '../src/compute/op/token-logprob/token-logprob.js';
 import { whyNotX64 } from '../src/compute/target/x64/detect.js';
 import type { LlamaConfig } from '../src/model/config.js';
-import { createLlama, type Llama, packedLogits, packSequences, readWeights } from '../src/model/llama.js';
+import { createLlama, type Llama, packedLogprobs, packSequences, readWeights } from '../src/model/llama.js';
 import type { Optimizer } from '../src/train/optimizer.js';
 import { createOptimizer } from '../src/train/optimizer.js';
 import type { ScoredSample } from '../src/train/policy-gradient.js';
@@ -70,8 +69,7 @@ export function nextTokenLoss(llama: Llama, sequences: readonly (readonly number
     }
     start += sequence.length;
   }
-  const logits = packedLogits(context, llama, batch, rows);
-  const { logprob } = tokenLogprob(context, logits, device.upload(targets, 'i32'));
+  const { logprob } = packedLogprobs(context, llama, batch, targets, { rows });
   const loss = -device.floats(logprob).reduce((sum, x) => sum + x, 0) / targets.length;
   device.fill(tape.contribute(logprob).tensor, -1 / targets.length);
   tape.backward();

@@ -70,6 +70,7 @@ const cases: OpCase[] = [
   ),
   logprobCase(
     range(67, (i) => i % 33),
+    9,
     33,
     0.8,
   ),

@@ -1,10 +1,9 @@
 // The models that `retort bench train` and `decode` run: a plain decoder, its operations a token, one unit of work.
 import { Tape } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
-import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
 import type { LlamaConfig } from '../model/config.js';
 import { parameterCount } from '../model/config.js';
-import { createLlama, freeLlama, initLlama, packedLogits, packSequences } from '../model/llama.js';
+import { createLlama, freeLlama, initLlama, packedLogprobs, packSequences } from '../model/llama.js';
 import { createEngine } from '../rollout/engine.js';
 import { createOptimizer } from '../train/optimizer.js';
 
@@ -71,12 +70,7 @@ export function withTraining<T>(
   const step = () => {
     const mark = device.mark();
     const tape = new Tape(device);
-    const c = { device, tape };
-    const { logprob } = tokenLogprob(
-      c,
-      packedLogits(c, llama, packSequences(llama, ids)),
-      device.upload(targets, 'i32'),
-    );
+    const { logprob } = packedLogprobs({ device, tape }, llama, packSequences(llama, ids), targets);
     device.fill(tape.contribute(logprob).tensor, -1 / targets.length);
     tape.backward();
     device.rewind(mark);

@@ -14,6 +14,7 @@ import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
 import { type RopeTables, rope, ropeTables } from '../compute/op/rope/rope.js';
 import { swiglu } from '../compute/op/swiglu/swiglu.js';
+import { type HeadLogprobOptions, headLogprob } from '../compute/op/token-logprob/head-logprob.js';
 import { MOST_ELEMENTS, type Tensor, viewOf } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import { philox } from '../random.js';
@@ -341,14 +342,32 @@ export function checkId(id: number, config: LlamaConfig): void {
   }
 }
 
-/** Logits [n, vocabSize] of a packed batch at the given rows (all where absent). */
-export function packedLogits(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
+/** The hidden states [n, hiddenSize] of a packed batch at the given rows (all where absent). */
+function packedHidden(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
   const hidden = forward(c, llama, batch, (_, qkv) => attention(c, llama.shape, qkv, batch.plan));
-  if (!rows) return linear(c, hidden, llama.head);
+  if (!rows) return hidden;
   const total = batch.ids.size;
   for (const row of rows) {
     if (!(row >= 0 && row < total))
       throw refuse('bad-kernel', 'row of logits', row, `the batch has ${total} rows`);
   }
-  return linear(c, gatherRows(c, hidden, c.device.upload(rows, 'i32')), llama.head);
+  return gatherRows(c, hidden, c.device.upload(rows, 'i32'));
+}
+
+/** Logits [n, vocabSize] of a packed batch at the given rows (all where absent). */
+export function packedLogits(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
+  return linear(c, packedHidden(c, llama, batch, rows), llama.head);
+}
+
+/** Log-probability and entropy, each f32[n], of a token at each of the given rows of a packed batch (all where absent). */
+export function packedLogprobs(
+  c: Context,
+  llama: Llama,
+  batch: PackedBatch,
+  tokens: readonly number[],
+  { rows, ...options }: HeadLogprobOptions & { readonly rows?: readonly number[] } = {},
+): { logprob: Tensor; entropy: Tensor } {
+  for (const id of tokens) checkId(id, llama.config);
+  const hidden = packedHidden(c, llama, batch, rows);
+  return headLogprob(c, hidden, llama.head, c.device.upload(tokens, 'i32'), options);
 }

@@ -6,9 +6,8 @@ import { runInNewContext } from 'node:vm';
 import { noStories, stories } from '../../test/support/shared.js';
 import { tinyPolicy } from '../../test/support/tiny.js';
 import { createDevice } from '../compute/device/device.js';
-import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
 import { RetortError } from '../errors.js';
-import { packedLogits, packSequences } from '../model/llama.js';
+import { packedLogprobs, packSequences } from '../model/llama.js';
 import { loadPolicy, type Policy } from '../train/policy.js';
 import { createEngine } from './engine.js';
 import { generateAll } from './generate.js';
@@ -96,8 +95,7 @@ test('log-probabilities agree with a full forward pass, at temperature 1 and at 
     ] as const) {
       const batch = packSequences(policy.llama, [[...c.promptIds, ...c.ids]]);
       const context = { device, tape: null };
-      const logits = packedLogits(context, policy.llama, batch, rows);
-      const { logprob } = tokenLogprob(context, logits, device.upload(c.ids, 'i32'), t);
+      const { logprob } = packedLogprobs(context, policy.llama, batch, c.ids, { rows, temperature: t });
       device.floats(logprob).forEach((x, i) => {
         worst = Math.max(worst, Math.abs(x - given[i]));
       });

@@ -1,9 +1,8 @@
 // Prompts with completions as packed forward passes: cut into passes of bounded size, log-probabilities of completions.
 import { setImmediate } from 'node:timers/promises';
 import type { Context } from '../compute/autograd.js';
-import { tokenLogprob } from '../compute/op/token-logprob/token-logprob.js';
 import type { Tensor } from '../compute/tensor.js';
-import { type Llama, packedLogits, packSequences } from '../model/llama.js';
+import { type Llama, packedLogprobs, packSequences } from '../model/llama.js';
 
 /** A prompt and what follows it. */
 export interface Continued {
@@ -62,10 +61,6 @@ export function completionLogprobs(
     for (let i = 0; i < item.completionIds.length; i++) rows.push(start + item.promptIds.length - 1 + i);
     start += tokensOf(item);
   }
-  const targets = c.device.upload(
-    items.flatMap((s) => [...s.completionIds]),
-    'i32',
-  );
-  const logits = packedLogits(c, llama, packSequences(llama, sequences), rows);
-  return tokenLogprob(c, logits, targets, temperature);
+  const tokens = items.flatMap((s) => [...s.completionIds]);
+  return packedLogprobs(c, llama, packSequences(llama, sequences), tokens, { rows, temperature });
 }

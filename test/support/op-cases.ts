@@ -13,11 +13,11 @@ import { ropeReference } from '../../src/compute/op/rope/reference.js';
 import { rope, ropeTables } from '../../src/compute/op/rope/rope.js';
 import { swigluGradientReference, swigluReference } from '../../src/compute/op/swiglu/reference.js';
 import { swiglu } from '../../src/compute/op/swiglu/swiglu.js';
+import { headLogprob } from '../../src/compute/op/token-logprob/head-logprob.js';
 import {
   tokenLogprobGradientReference,
   tokenLogprobReference,
 } from '../../src/compute/op/token-logprob/reference.js';
-import { tokenLogprob } from '../../src/compute/op/token-logprob/token-logprob.js';
 import type { Tensor } from '../../src/compute/tensor.js';
 import { viewOf } from '../../src/compute/tensor.js';
 import { input, type OpCase } from './op.js';
@@ -176,32 +176,48 @@ export const attentionCase = (
   };
 };
 
-export const logprobCase = (tokens: readonly number[], n: number, temperature: number): OpCase => ({
-  name: `token log-probability ${tokens.length} x ${n} at temperature ${temperature}`,
-  inputs: [input([tokens.length, n], 15, { scale: 5 })],
-  forward: ([logits]) => tokenLogprobReference(logits, tokens, n, temperature),
-  backward: ([logits], dout) => [tokenLogprobGradientReference(logits, tokens, n, temperature, dout)],
-  // Both outputs as one tensor, so that both gradients are tested at once.
-  run: (c, [logits]) => {
-    const { logprob, entropy } = tokenLogprob(c, t(logits), c.device.upload(tokens, 'i32'), temperature);
-    const rows = tokens.length;
-    const both = c.device.temporary([2 * rows]);
-    c.device.floats(viewOf(both, [rows])).set(c.device.floats(logprob));
-    c.device.floats(viewOf(both, [rows], rows)).set(c.device.floats(entropy));
-    c.tape?.record([both], () => {
-      const d = c.tape?.arrived(both);
-      if (!d) return;
-      for (const [output, start] of [
-        [logprob, 0],
-        [entropy, rows],
-      ] as const) {
-        const into = c.tape?.contribute(output).tensor;
-        if (into) c.device.floats(into).set(c.device.floats(viewOf(d, [rows], start)));
-      }
-    });
-    return both;
-  },
-});
+/** From hidden states of width d; `rowsAtOnce` says how many rows of logits lie in memory. */
+export const logprobCase = (
+  tokens: readonly number[],
+  d: number,
+  n: number,
+  temperature: number,
+  rowsAtOnce = tokens.length,
+): OpCase => {
+  const rows = tokens.length;
+  return {
+    name: `token log-probability ${rows} x ${d} x ${n} at temperature ${temperature}, ${rowsAtOnce} rows at once`,
+    inputs: [input([rows, d], 15, { scale: 3 }), input([n, d], 16, { scale: 3, parameter: true })],
+    forward: ([x, head]) =>
+      tokenLogprobReference(linearReference(x, head, rows, d, n), tokens, n, temperature),
+    backward: ([x, head], dout) => {
+      const logits = linearReference(x, head, rows, d, n);
+      const dlogits = tokenLogprobGradientReference(logits, tokens, n, temperature, dout);
+      return linearGradientReference(x, head, dlogits, rows, d, n);
+    },
+    // Both outputs as one tensor, so that both gradients are tested at once.
+    run: (c, [x, head]) => {
+      const ids = c.device.upload(tokens, 'i32');
+      const options = { temperature, logitsBytes: 4 * n * rowsAtOnce };
+      const { logprob, entropy } = headLogprob(c, t(x), p(head), ids, options);
+      const both = c.device.temporary([2 * rows]);
+      c.device.floats(viewOf(both, [rows])).set(c.device.floats(logprob));
+      c.device.floats(viewOf(both, [rows], rows)).set(c.device.floats(entropy));
+      c.tape?.record([both], () => {
+        const dboth = c.tape?.arrived(both);
+        if (!dboth) return;
+        for (const [output, start] of [
+          [logprob, 0],
+          [entropy, rows],
+        ] as const) {
+          const into = c.tape?.contribute(output).tensor;
+          if (into) c.device.floats(into).set(c.device.floats(viewOf(dboth, [rows], start)));
+        }
+      });
+      return both;
+    },
+  };
+};
 
 /** x + W_down (silu(W_gate a) * W_up a) with a = rmsnorm(x): inputs with several uses, whose gradients add up. */
 export const feedForwardCase = (rows: number, d: number, inner: number): OpCase => {

@@ -1,6 +1,6 @@
 // The linear layer y = x W^T and its gradients, on packed matrix products.
 import { refuse } from '../../../errors.js';
-import type { Context, Parameter } from '../../autograd.js';
+import type { Context, Gradient, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import type { TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
@@ -138,6 +138,30 @@ export function packedWeight(device: Device, w: Parameter, transposed: boolean):
   return { tensor: held.tensor, k, n };
 }
 
+/** y[rows, out] = x[rows, in] W^T with W[out, in], or residual + x W^T; the shapes fit. */
+export function linearInto(device: Device, x: Tensor, w: Parameter, y: Tensor, residual?: Tensor): void {
+  const [rows, inputs] = matrixShape(x);
+  if (rows === 0) return;
+  const b = packedWeight(device, w, true);
+  matmul(device, { a: x, layout: 'rows', b, c: y, m: rows, lda: inputs, add: residual });
+}
+
+/** The gradients of `linearInto` from dy: dx (+)= dy W and, where W is trained, dW += dy^T x. */
+export function linearGradients(device: Device, x: Tensor, w: Parameter, dy: Tensor, dx: Gradient): void {
+  const [rows, inputs] = matrixShape(x);
+  const [outputs] = matrixShape(w.value);
+  if (rows === 0) return;
+  const add = dx.accumulate ? dx.tensor : undefined;
+  const b = packedWeight(device, w, false);
+  matmul(device, { a: dy, layout: 'rows', b, c: dx.tensor, m: rows, lda: outputs, add });
+  if (!w.gradient) return;
+  const mark = device.mark();
+  const c = w.gradient;
+  const packed = pack(device, x, rows, inputs, false);
+  matmul(device, { a: dy, layout: 'columns', b: packed, c, m: outputs, lda: outputs, add: c });
+  device.rewind(mark);
+}
+
 /**
  * y[rows, out] = x[rows, in] W^T with W[out, in]; with a residual, y = residual + x W^T.
  * @param residual [rows, out]; x was computed from it, and every other use of it comes before, so that both it and y
@@ -152,24 +176,11 @@ export function linear({ device, tape }: Context, x: Tensor, w: Parameter, resid
   if (residual && residual.size !== rows * outputs)
     throw refuse('bad-kernel', `residual of [${rows}, ${outputs}]`, residual.shape, 'shapes must fit');
   const y = device.temporary([rows, outputs]);
-  if (rows > 0) {
-    const b = packedWeight(device, w, true);
-    matmul(device, { a: x, layout: 'rows', b, c: y, m: rows, lda: inputs, add: residual });
-  }
+  linearInto(device, x, w, y, residual);
   tape?.record([y], () => {
     const dy = tape.arrived(y);
     if (!dy || rows === 0) return;
-    const dx = tape.contribute(x);
-    const add = dx.accumulate ? dx.tensor : undefined;
-    const b = packedWeight(device, w, false);
-    matmul(device, { a: dy, layout: 'rows', b, c: dx.tensor, m: rows, lda: outputs, add });
-    if (w.gradient) {
-      const mark = device.mark();
-      const c = w.gradient;
-      const packed = pack(device, x, rows, inputs, false);
-      matmul(device, { a: dy, layout: 'columns', b: packed, c, m: outputs, lda: outputs, add: c });
-      device.rewind(mark);
-    }
+    linearGradients(device, x, w, dy, tape.contribute(x));
     if (residual && !tape.share(residual, dy))
       throw refuse('bad-kernel', 'residual', 'used after the sum', 'use it before');
   });

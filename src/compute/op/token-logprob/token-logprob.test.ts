@@ -2,10 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
-import { Tape } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { tokenLogprobGradientReference, tokenLogprobReference } from './reference.js';
-import { tokenLogprob } from './token-logprob.js';
+import { tokenLogprob, tokenLogprobGradient } from './token-logprob.js';
 
 const devices = testDevices();
 const wasm = devices[0].device;
@@ -25,16 +24,25 @@ function run(
   { temperature = 1, seeds = ['logprob', 'entropy'] as readonly ('logprob' | 'entropy')[] } = {},
 ): Result {
   const mark = device.mark();
-  const tape = new Tape(device);
-  const held = device.upload(logits, 'f32', [tokens.length, logits.length / tokens.length]);
+  const rows = tokens.length;
+  const held = device.upload(logits, 'f32', [rows, logits.length / rows]);
   const ids = device.upload(tokens, 'i32');
-  const out = tokenLogprob({ device, tape }, held, ids, temperature);
-  const [logprob, entropy] = [out.logprob, out.entropy].map((t) => [...device.floats(t)]);
-  for (const seed of seeds) device.fill(tape.contribute(out[seed]).tensor, 1);
-  tape.backward();
-  const gradient = device.floats(held).slice();
+  const [logprob, entropy, peak, logSum] = [0, 1, 2, 3].map(() => device.temporary([rows]));
+  const known = { logprob, entropy, peak, logSum };
+  tokenLogprob(device, held, ids, temperature, known);
+  const seed = (which: 'logprob' | 'entropy') =>
+    device.upload(new Float32Array(rows).fill(seeds.includes(which) ? 1 : 0), 'f32');
+  tokenLogprobGradient(device, held, ids, temperature, known, {
+    logprob: seed('logprob'),
+    entropy: seed('entropy'),
+  });
+  const result = {
+    logprob: [...device.floats(logprob)],
+    entropy: [...device.floats(entropy)],
+    gradient: device.floats(held).slice(),
+  };
   device.rewind(mark);
-  return { logprob, entropy, gradient };
+  return result;
 }
 
 test('tokens of logit -Infinity weigh nothing, forward and backward', () => {
@@ -98,10 +106,4 @@ test('the gradient of a row sums to 0, and a NaN logit makes the row NaN and no 
   }
   logits[15] = Number.NaN;
   assert.deepEqual(run(wasm, logits, [1, 5, 10]).logprob.map(Number.isNaN), [false, true, false]);
-});
-
-test('tokens that are not one a row are refused', () => {
-  const logits = wasm.upload([1, 2, 3, 4], 'f32', [2, 2]);
-  const tokens = wasm.upload([0], 'i32');
-  assert.throws(() => tokenLogprob({ device: wasm, tape: null }, logits, tokens), /give one a row/);
 });

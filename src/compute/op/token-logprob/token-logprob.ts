@@ -1,8 +1,8 @@
 // Log-probability of a given token and entropy of its distribution, fused: log-softmax, gather and entropy in one pass.
 //
-// Nothing of size [tokens, vocabulary] is made beside the logits; the backward pass overwrites them with their gradient.
-import { refuse } from '../../../errors.js';
-import type { Context } from '../../autograd.js';
+// Nothing of size [tokens, vocabulary] is made beside the logits; their gradient takes their place. The operation that a
+// model uses, with the logits made chunk by chunk, is in head-logprob.ts.
+import type { Device } from '../../device/device.js';
 import {
   type Buffer,
   type Builder,
@@ -124,40 +124,42 @@ function backwardKernel(target: TargetInfo): Kernel {
 
 const ROW_GRAIN = 16;
 
-/**
- * logprob[rows] of tokens[rows] under softmax(logits[rows, vocab] / temperature), and entropy[rows] in nats. Seed
- * either output's gradient through the tape. After the backward pass the logits hold their gradient.
- */
+/** What is known of each row's distribution, each f32[rows]. */
+export interface TokenLogprobs {
+  readonly logprob: Tensor;
+  /** In nats. */
+  readonly entropy: Tensor;
+  /** The highest logit. */
+  readonly peak: Tensor;
+  /** log of the sum of e^((logit - peak) / temperature). */
+  readonly logSum: Tensor;
+}
+
+/** Log-probabilities and entropies of tokens[rows] under softmax(logits[rows, vocab] / temperature), into `into`. */
 export function tokenLogprob(
-  { device, tape }: Context,
+  device: Device,
   logits: Tensor,
   tokens: Tensor,
-  temperature = 1,
-): { logprob: Tensor; entropy: Tensor } {
+  temperature: number,
+  { logprob, entropy, peak, logSum }: TokenLogprobs,
+): void {
   const [rows, n] = matrixShape(logits);
-  if (tokens.size !== rows)
-    throw refuse('bad-kernel', `tokens for ${rows} rows of logits`, tokens.size, 'give one a row');
-  const [logprob, entropy, peak, logSum] = [0, 1, 2, 3].map(() => device.temporary([rows]));
-  const inverse = 1 / temperature;
   const kernel = device.kernel('token-logprob', forwardKernel);
-  device.launch(kernel, rows, [logits, tokens, logprob, entropy, peak, logSum], [n, inverse], ROW_GRAIN);
-  tape?.record([logprob, entropy], () => {
-    const gradients = [logprob, entropy].map((t) => {
-      const arrived = tape.arrived(t);
-      if (arrived) return arrived;
-      const none = device.temporary([rows]);
-      device.fill(none, 0);
-      return none;
-    });
-    if (!tape.share(logits, logits)) throw refuse('bad-kernel', 'logits', 'used twice', 'use them once');
-    const backward = device.kernel('token-logprob-backward', backwardKernel);
-    device.launch(
-      backward,
-      rows,
-      [logits, tokens, entropy, peak, logSum, ...gradients],
-      [n, inverse],
-      ROW_GRAIN,
-    );
-  });
-  return { logprob, entropy };
+  const buffers = [logits, tokens, logprob, entropy, peak, logSum];
+  device.launch(kernel, rows, buffers, [n, 1 / temperature], ROW_GRAIN);
+}
+
+/** Overwrites the logits with their gradient, from those of log-probability and entropy, each f32[rows]. */
+export function tokenLogprobGradient(
+  device: Device,
+  logits: Tensor,
+  tokens: Tensor,
+  temperature: number,
+  { entropy, peak, logSum }: TokenLogprobs,
+  gradients: { readonly logprob: Tensor; readonly entropy: Tensor },
+): void {
+  const [rows, n] = matrixShape(logits);
+  const kernel = device.kernel('token-logprob-backward', backwardKernel);
+  const buffers = [logits, tokens, entropy, peak, logSum, gradients.logprob, gradients.entropy];
+  device.launch(kernel, rows, buffers, [n, 1 / temperature], ROW_GRAIN);
 }
