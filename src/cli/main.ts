@@ -8,6 +8,7 @@ import { addDemo } from './demo.js';
 import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
+import { addPlan } from './plan.js';
 import { addResume } from './resume.js';
 import { addScore } from './score.js';
 import { stopSignal } from './stop.js';
@@ -26,6 +27,7 @@ for (const add of [
   addDemo,
   addGrpo,
   addSupervised,
+  addPlan,
   addEval,
   addGenerate,
   addResume,
@@ -35,7 +37,7 @@ for (const add of [
 ]) {
   add(program);
 }
-for (const command of program.commands) {
+for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {
   command.exitOverride().showSuggestionAfterError();
   command
     .option(

@@ -2,13 +2,12 @@
 import type { Command } from 'commander';
 import {
   pretrain,
-  type SupervisedCommand,
   type SupervisedInput,
   type SupervisedStep,
   type SupervisedSummary,
   sft,
-  supervisedOptions,
 } from '../train/supervised.js';
+import { type SupervisedCommand, supervisedOptions } from '../train/supervised-options.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';

@@ -74,6 +74,13 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, '0')} min`;
 }
 
+/** Bytes as a person reads them: 12.3 MiB. */
+export function bytes(count: number): string {
+  if (count < 2 ** 20) return `${(count / 2 ** 10).toFixed(1)} KiB`;
+  if (count < 2 ** 30) return `${(count / 2 ** 20).toFixed(1)} MiB`;
+  return `${(count / 2 ** 30).toFixed(2)} GiB`;
+}
+
 /** A table with a header row; columns are padded, all but the first to the right. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((r) => r[i].length)));

@@ -1,8 +1,10 @@
 // The options of GRPO with TRL's names in camelCase, their defaults and their checks.
 import { z } from 'zod';
+import { readModelFolder } from '../checkpoint/folder.js';
+import { refuse } from '../errors.js';
 import { lossTypes } from '../objective/loss-weights.js';
 import { MAX_PROBLEMS } from './evaluate.js';
-import { optimizerFields, runFields } from './options.js';
+import { optimizerFields, parseOptions, runFields } from './options.js';
 
 const positive = z.number().positive();
 const count = z.number().int().min(1);
@@ -102,3 +104,38 @@ export const grpoOptions = z.strictObject({
   ...runFields,
 });
 export type GrpoOptions = z.output<typeof grpoOptions> & { readonly maxCompletionLength: number };
+
+/**
+ * Checks options against each other and fills what depends on the model.
+ * @throws RetortError bad-input naming the option, its value and the remedy
+ */
+export function settleGrpoOptions(given: unknown): GrpoOptions {
+  const parsed = parseOptions('grpo', grpoOptions, given);
+  if (parsed.batchSize % parsed.numGenerations !== 0) {
+    const near = Math.max(1, Math.round(parsed.batchSize / parsed.numGenerations)) * parsed.numGenerations;
+    throw refuse(
+      'bad-input',
+      `batchSize with numGenerations ${parsed.numGenerations}`,
+      parsed.batchSize,
+      `it must be a multiple: ${near}, say`,
+    );
+  }
+  const groups = parsed.batchSize / parsed.numGenerations;
+  if (groups % parsed.minibatches !== 0) {
+    throw refuse(
+      'bad-input',
+      `minibatches of ${groups} groups`,
+      parsed.minibatches,
+      'it must divide batchSize / numGenerations',
+    );
+  }
+  const maxCompletionLength = parsed.maxCompletionLength ?? defaultLength(parsed.model);
+  return { ...parsed, maxCompletionLength };
+}
+
+/** 256 as in TRL, or what the model's context leaves. */
+function defaultLength(model: string): number {
+  const folder = readModelFolder(model);
+  folder.close();
+  return Math.min(256, folder.config.maxPositionEmbeddings - 1);
+}

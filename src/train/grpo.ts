@@ -5,11 +5,9 @@
 // lossType 'grpo' with beta 0.04 and dynamicSampling 'none'. Old log-probabilities are the sampler's own: sampler and
 // trainer run the same kernels, and their difference is logged in each step.
 import type { z } from 'zod';
-import { readModelFolder } from '../checkpoint/folder.js';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
-import { refuse } from '../errors.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
 import { findReward } from '../reward/load.js';
 import type { Reward } from '../reward/reward.js';
@@ -17,20 +15,14 @@ import { openScorer, type RewardFailure, type Scored, type ScoreItem, type Score
 import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import { taskNames } from '../task/registry.js';
-import type { Split, Task } from '../task/task.js';
-import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
-import {
-  type Accuracies,
-  accuracies,
-  evaluateNow,
-  evaluationProblems,
-  type OnEvaluation,
-} from './grpo-evaluation.js';
-import { type GrpoOptions, grpoOptions } from './grpo-options.js';
+import type { Task } from '../task/task.js';
+import { checkFit, grpoTemplate } from './grpo-checks.js';
+import { type Accuracies, accuracies, evaluateNow, type OnEvaluation } from './grpo-evaluation.js';
+import { type GrpoOptions, type grpoOptions, settleGrpoOptions } from './grpo-options.js';
 import { type GrpoSample, type Job, logLine, sampleBatch } from './grpo-rollout.js';
 import { updatePolicy } from './grpo-update.js';
-import { parseOptions, saveModel } from './options.js';
-import { loadPolicy, type Policy } from './policy.js';
+import { saveModel } from './options.js';
+import { loadPolicy } from './policy.js';
 import { openActiveRun } from './recorder.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
@@ -133,36 +125,9 @@ function readInput(input: GrpoInput): { o: GrpoOptions; given: Readonly<Record<s
     task: typeof input.task === 'string' ? input.task : input.task?.name,
     rewards: (input.rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
   };
-  const parsed = parseOptions('grpo', grpoOptions, given);
-  if (parsed.batchSize % parsed.numGenerations !== 0) {
-    const near = Math.max(1, Math.round(parsed.batchSize / parsed.numGenerations)) * parsed.numGenerations;
-    throw refuse(
-      'bad-input',
-      `batchSize with numGenerations ${parsed.numGenerations}`,
-      parsed.batchSize,
-      `it must be a multiple: ${near}, say`,
-    );
-  }
-  const groups = parsed.batchSize / parsed.numGenerations;
-  if (groups % parsed.minibatches !== 0) {
-    throw refuse(
-      'bad-input',
-      `minibatches of ${groups} groups`,
-      parsed.minibatches,
-      'it must divide batchSize / numGenerations',
-    );
-  }
   // Settled before the run is recorded, so that a resumed run has the same.
-  const maxCompletionLength = parsed.maxCompletionLength ?? defaultLength(parsed.model);
-  const o = { ...parsed, maxCompletionLength };
+  const o = settleGrpoOptions(given);
   return { o, given: o };
-}
-
-/** 256 as in TRL, or what the model's context leaves. */
-function defaultLength(model: string): number {
-  const folder = readModelFolder(model);
-  folder.close();
-  return Math.min(256, folder.config.maxPositionEmbeddings - 1);
 }
 
 async function* run(
@@ -185,7 +150,8 @@ async function* run(
     seed: o.seed,
     makePolicy: () => {
       const policy = loadPolicy(o.model, device, { trainable: true });
-      checkFit(policy, task, templateOf(o, task, policy), o);
+      const { llama, tokenizer } = policy;
+      checkFit(llama.config, tokenizer, task, grpoTemplate(o, task, tokenizer), o);
       return policy;
     },
     optimizer: { ...o, eps: o.adamEpsilon },
@@ -198,7 +164,7 @@ async function* run(
     warn: input.warn,
   });
   const { policy, optimizer } = active;
-  const template = templateOf(o, task, policy);
+  const template = grpoTemplate(o, task, policy.tokenizer);
   const { onEvaluation = () => {}, onProgress = () => {} } = input;
   const job: Job = { policy, task, template, scorer, o, onProgress, signal: input.signal };
   const shipped = taskNames().includes(task.name) && !task.module;
@@ -293,40 +259,6 @@ async function* run(
   function score(step: number, round: number, items: readonly ScoreItem[]): Promise<Scored[]> {
     const now = () => scorer.scoreAll(items);
     return deterministic ? now() : active.journalled(`${step}.${round}`, step, now);
-  }
-}
-
-function templateOf(o: GrpoOptions, task: Task, { tokenizer }: Policy): PromptTemplate {
-  return getTemplate(o.template ?? task.template, tokenizer);
-}
-
-/** Refuses a model that the task does not fit, before anything is generated. */
-function checkFit({ llama, tokenizer }: Policy, task: Task, template: PromptTemplate, o: GrpoOptions): void {
-  const context = llama.config.maxPositionEmbeddings;
-  const check = (split: Split, problems: readonly unknown[]) => {
-    for (const [i, problem] of problems.entries()) {
-      const { length } = encodePrompt(template, tokenizer, task.prompt(problem));
-      if (length < context) continue;
-      const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
-      throw refuse('bad-input', `tokens of ${split} prompt ${i} of task ${task.name}`, length, remedy);
-    }
-  };
-  // All that a data set has, as far as the run will come; of endless problems some.
-  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
-  const asked = (o.steps * rounds * o.batchSize) / o.numGenerations;
-  const length = Math.min(asked, task.size?.train ?? 1000);
-  check(
-    'train',
-    Array.from({ length }, (_, i) => task.problem('train', i, o.seed)),
-  );
-  check('heldout', evaluationProblems(task, o));
-  if (o.maxCompletionLength >= context) {
-    throw refuse(
-      'bad-input',
-      'maxCompletionLength',
-      o.maxCompletionLength,
-      `the model's context is ${context}, prompt included: give less`,
-    );
   }
 }
 

@@ -5,7 +5,7 @@ import { refuse } from '../errors.js';
 import type { LlamaConfig } from '../model/config.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
-import { newPolicy, type Policy } from './policy.js';
+import { newPolicy, type Policy, type PolicyPlan } from './policy.js';
 
 const size = z.number().int().min(1);
 
@@ -71,13 +71,11 @@ export function newModelConfig(o: NewModelFields, tokenizer: Tokenizer): LlamaCo
   };
 }
 
-/** A new model with random weights; `alphabet` is what its tokenizer must spell where the user gives none. */
-export function makeNewPolicy(
-  o: NewModelFields,
-  alphabet: string | null,
-  device: Device,
-  seed: number,
-): Policy {
+/**
+ * What a new model is to be; `alphabet` is what its tokenizer must spell where the user gives none.
+ * @throws RetortError bad-input
+ */
+export function planNewModel(o: NewModelFields, alphabet: string | null): PolicyPlan {
   if (!o.tokenizer && alphabet === null) {
     throw refuse(
       'bad-input',
@@ -89,5 +87,16 @@ export function makeNewPolicy(
   const tokenizer = o.tokenizer
     ? loadTokenizer(o.tokenizer)
     : buildCharTokenizer({ characters: alphabet as string });
-  return newPolicy(newModelConfig(o, tokenizer), tokenizer, device, seed);
+  return { config: newModelConfig(o, tokenizer), tokenizer };
+}
+
+/** A new model with random weights. */
+export function makeNewPolicy(
+  o: NewModelFields,
+  alphabet: string | null,
+  device: Device,
+  seed: number,
+): Policy {
+  const { config, tokenizer } = planNewModel(o, alphabet);
+  return newPolicy(config, tokenizer, device, seed);
 }

@@ -1,76 +1,24 @@
 // Supervised learning: SFT (the loss sees completions only) and pretraining (it sees every token), one loop.
-import { z } from 'zod';
-import { Tape } from '../compute/autograd.js';
+import type { z } from 'zod';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
-import { columnSums } from '../compute/op/sum/sum.js';
-import { viewOf } from '../compute/tensor.js';
-import { RetortError, refuse } from '../errors.js';
-import type { Llama } from '../model/llama.js';
+import { RetortError } from '../errors.js';
 import { loadTask } from '../task/load.js';
-import type { Split, Task } from '../task/task.js';
-import type { Example } from '../text/dataset.js';
-import { getTemplate } from '../text/template.js';
-import { documentExamples, type ExampleSource, fileExamples, traceExamples, wholeText } from './examples.js';
-import { checkNewModelFields, makeNewPolicy, newModelFields } from './new-model.js';
-import { optimizerFields, parseOptions, runFields, saveModel } from './options.js';
-import { completionLogprobs, eachPass, tokensOf } from './packing.js';
+import type { Task } from '../task/task.js';
+import { makeNewPolicy } from './new-model.js';
+import { saveModel } from './options.js';
+import { tokensOf } from './packing.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { openActiveRun } from './recorder.js';
 import { learningRateAt } from './schedule.js';
-
-export type SupervisedCommand = 'sft' | 'pretrain';
-
-/** The options of `retort sft` and `retort pretrain`; plain JSON, as they stand in config.json. */
-export const supervisedOptions = z.strictObject({
-  ...newModelFields,
-  task: z.string().optional().describe('learn the traces of this task (name, or path of a module)'),
-  taskOptions: z.record(z.string(), z.unknown()).default({}).describe('options of the task'),
-  data: z
-    .string()
-    .optional()
-    .describe('file to learn from instead: JSONL of prompt/completion, messages or text; plain text'),
-  evalData: z
-    .string()
-    .optional()
-    .describe('file of held-out data; default with a task: its held-out problems'),
-  template: z.string().optional().describe("prompt template; default: the task's, or raw"),
-  steps: z.number().int().min(1).optional().describe('optimizer steps; default: as the epochs say, or 1000'),
-  epochs: z.number().positive().optional().describe('passes over the data'),
-  batchTokens: z
-    .number()
-    .int()
-    .min(1)
-    .default(1536)
-    .describe('tokens packed into one forward and backward pass'),
-  gradientAccumulationSteps: z
-    .number()
-    .int()
-    .min(1)
-    .default(1)
-    .describe('passes that make one optimizer step'),
-  ...optimizerFields,
-  learningRate: optimizerFields.learningRate.default(2e-3),
-  warmupSteps: optimizerFields.warmupSteps.default(50),
-  schedule: optimizerFields.schedule.default('cosine'),
-  minLearningRateRatio: optimizerFields.minLearningRateRatio.default(0.02),
-  beta2: optimizerFields.beta2.default(0.95),
-  weightDecay: optimizerFields.weightDecay.default(0.05),
-  evalEvery: z
-    .number()
-    .int()
-    .min(0)
-    .default(0)
-    .describe('steps between losses on held-out data; 0: only at the end'),
-  evalExamples: z.number().int().min(1).default(200).describe('held-out examples of such a loss'),
-  onNonFinite: z
-    .enum(['stop', 'skip'])
-    .default('stop')
-    .describe('an infinite or NaN gradient ends the run or skips the update'),
-  ...runFields,
-  saveEvery: runFields.saveEvery.default(500),
-});
-export type SupervisedOptions = z.output<typeof supervisedOptions>;
+import { type Prepared, prepareData, take } from './supervised-data.js';
+import { lossOver, meanLoss } from './supervised-loss.js';
+import {
+  type SupervisedCommand,
+  type SupervisedOptions,
+  settleSupervisedOptions,
+  type supervisedOptions,
+} from './supervised-options.js';
 
 export type SupervisedInput = Omit<z.input<typeof supervisedOptions>, 'task'> & {
   readonly task?: string | Task;
@@ -109,12 +57,6 @@ interface State {
   readonly loss: number;
 }
 
-interface Prepared {
-  readonly train: ExampleSource;
-  readonly heldout: ExampleSource | null;
-  readonly steps: number;
-}
-
 /**
  * Fine-tunes on prompts and completions: the loss is over completions only.
  * @example
@@ -141,17 +83,7 @@ async function* supervised(
     ...rest
   } = input;
   const given = { ...rest, task: typeof input.task === 'string' ? input.task : input.task?.name };
-  const o = parseOptions(command, supervisedOptions, given);
-  // A resumed run's options have their defaults filled in.
-  if (resume === undefined) checkNewModelFields(command, input);
-  if (!input.task === !o.data) {
-    throw refuse(
-      'bad-input',
-      `what ${command} learns from`,
-      { task: o.task, data: o.data },
-      'give either a task or data',
-    );
-  }
+  const o = settleSupervisedOptions(command, given, resume !== undefined);
   const task =
     typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : (input.task ?? null);
   const device = givenDevice ?? createDevice({ threads: o.threads });
@@ -171,14 +103,9 @@ async function* run(
 ): AsyncGenerator<SupervisedStep, SupervisedSummary> {
   const save = saveModel(o, resume !== undefined);
   let prepared: Prepared | null = null;
-  /** Reads and checks the data, once, as soon as there is a policy: wrong data must not begin a run. */
-  const prepare = (policy: Policy): Prepared => {
-    if (prepared) return prepared;
-    const train = sourceOf(command, o, task, policy, 'train') as ExampleSource;
-    const heldout = sourceOf(command, o, task, policy, 'heldout');
-    if (task) checkTraces(train, 1000);
-    if (task && heldout) checkTraces(heldout, o.evalExamples);
-    prepared = { train, heldout, steps: o.steps ?? stepsOfEpochs(train, o) };
+  /** Once, as soon as there is a policy. */
+  const prepare = ({ llama: { config }, tokenizer }: Policy): Prepared => {
+    prepared ??= prepareData(command, o, task, { config, tokenizer });
     return prepared;
   };
   const active = openActiveRun<State>({
@@ -240,14 +167,14 @@ async function* run(
       };
       const due = step === steps || (o.evalEvery > 0 && step % o.evalEvery === 0);
       if (heldout && due) {
-        evalLoss = await lossOver(policy, heldout, o);
+        evalLoss = await lossOver(policy.llama, heldout, o);
         metrics.eval_loss = evalLoss;
       }
       active.recordMetrics({ step, ...metrics });
       active.stepDone(step, state);
       yield { step, steps, metrics };
     }
-    if (heldout && evalLoss === null) evalLoss = await lossOver(policy, heldout, o);
+    if (heldout && evalLoss === null) evalLoss = await lossOver(policy.llama, heldout, o);
     const saved = save(policy);
     const { loss, tokens, seconds } = state;
     const summary = {
@@ -265,98 +192,4 @@ async function* run(
   } finally {
     active.close();
   }
-}
-
-/** Where a command's examples come from; null where there are no held-out ones. */
-function sourceOf(
-  command: SupervisedCommand,
-  o: SupervisedOptions,
-  task: Task | null,
-  { llama, tokenizer }: Policy,
-  split: Split,
-): ExampleSource | null {
-  const context = llama.config.maxPositionEmbeddings;
-  if (task) {
-    const template = getTemplate(o.template ?? task.template, tokenizer);
-    const source = traceExamples(task, split, tokenizer, template, o.seed, context);
-    if (command === 'sft') return source;
-    return {
-      size: source.size,
-      at(index) {
-        const { promptIds, completionIds } = source.at(index);
-        return wholeText([...promptIds, ...completionIds]);
-      },
-    };
-  }
-  const path = split === 'train' ? o.data : o.evalData;
-  if (!path) return null;
-  if (command === 'pretrain') return documentExamples(path, tokenizer, context, o.seed);
-  return fileExamples(path, tokenizer, getTemplate(o.template ?? 'raw', tokenizer), o.seed, context);
-}
-
-/** Makes a task's traces, all of a data set and some of those that never end: a wrong one is refused now. */
-function checkTraces(source: ExampleSource, some: number): void {
-  for (let i = 0; i < (source.size ?? some); i++) source.at(i);
-}
-
-/** Optimizer steps that cover the epochs. */
-function stepsOfEpochs(source: ExampleSource, o: SupervisedOptions): number {
-  if (source.size === null) {
-    if (o.epochs !== undefined)
-      throw refuse('bad-input', 'epochs of an endless source', o.epochs, 'give steps instead');
-    return 1000;
-  }
-  const examples = Math.ceil((o.epochs ?? 1) * source.size);
-  let steps = 0;
-  for (let at = 0; at < examples; steps++) {
-    at = take(source, at, o.batchTokens * o.gradientAccumulationSteps).next;
-  }
-  return steps;
-}
-
-/** The next examples that fit into `tokens`, one at least. */
-function take(source: ExampleSource, from: number, tokens: number): { examples: Example[]; next: number } {
-  const examples: Example[] = [];
-  let next = from;
-  for (let total = 0; ; next++) {
-    const example = source.at(next);
-    total += tokensOf(example);
-    if (examples.length > 0 && total > tokens) return { examples, next };
-    examples.push(example);
-  }
-}
-
-/** Sum of -log p over a pass's completions; adds its gradient times `weight` where there is one. */
-function passLoss(llama: Llama, pass: readonly Example[], weight: number | null): number {
-  const { device } = llama;
-  const tape = weight === null ? null : new Tape(device);
-  const { logprob } = completionLogprobs({ device, tape }, llama, pass);
-  const [sum] = columnSums(device, viewOf(logprob, [logprob.size, 1]));
-  if (tape && weight !== null) {
-    device.fill(tape.contribute(logprob).tensor, -weight);
-    tape.backward();
-  }
-  return -sum;
-}
-
-/** Mean loss over the completions' tokens; with `learn` its gradient is added to the model's. */
-async function meanLoss(
-  llama: Llama,
-  examples: readonly Example[],
-  batchTokens: number,
-  learn: boolean,
-): Promise<number> {
-  const targets = examples.reduce((n, e) => n + e.completionIds.length, 0);
-  let sum = 0;
-  await eachPass(llama, examples, batchTokens, (pass) => {
-    sum += passLoss(llama, pass, learn ? 1 / targets : null);
-  });
-  return sum / targets;
-}
-
-/** Mean loss over held-out examples. */
-function lossOver({ llama }: Policy, source: ExampleSource, o: SupervisedOptions): Promise<number> {
-  const count = Math.min(source.size ?? o.evalExamples, o.evalExamples);
-  const examples = Array.from({ length: count }, (_, i) => source.at(i));
-  return meanLoss(llama, examples, o.batchTokens, false);
 }

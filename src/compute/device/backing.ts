@@ -21,7 +21,8 @@ export interface Backing {
 export type SharedMemory = WebAssembly.Memory | SharedArrayBuffer;
 
 const WASM_PAGE = 65536;
-const WASM_LIMIT = 2 ** 32;
+/** Where WebAssembly's memory ends. */
+export const WASM_LIMIT = 2 ** 32;
 const PAGE = 4096;
 /** Reserving less than this is given up. */
 const LEAST = 2 ** 28;
@@ -126,7 +127,7 @@ function reserveMost(): Reservation {
 }
 
 /** What this machine has, or of it this process may have. */
-function machineBytes(): number {
+export function machineBytes(): number {
   const constrained = process.constrainedMemory();
   // 0 or a number beyond all memory where there is no constraint.
   const bytes = Math.min(os.totalmem(), constrained > 0 ? constrained : Number.POSITIVE_INFINITY);

@@ -59,11 +59,13 @@ export class Device {
   readonly threads: number;
   readonly #memory: DeviceMemory;
   readonly #control = new Int32Array(new SharedArrayBuffer(4 * P.CONTROL_WORDS));
+  readonly #lists: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #floats: Float32Array;
-  readonly #executor: Executor;
+  /** Null before the first kernel; then there is nothing to run. */
+  #executor: Executor | null = null;
   /** What a buffer's offset counts from in a command. */
-  readonly #base: number;
+  #base = 0;
   /** Where each thread's list of commands ends. */
   readonly #ends: number[];
   readonly #workers: { worker: Worker; port: MessagePort }[] = [];
@@ -82,30 +84,10 @@ export class Device {
     this.threads = threads;
     this.#memory = new DeviceMemory(backing);
     this.#spins = threads > availableParallelism() ? 0 : SPINS;
-    const lists = new SharedArrayBuffer(4 * P.LIST_WORDS * threads);
-    this.#words = new Int32Array(lists);
-    this.#floats = new Float32Array(lists);
+    this.#lists = new SharedArrayBuffer(4 * P.LIST_WORDS * threads);
+    this.#words = new Int32Array(this.#lists);
+    this.#floats = new Float32Array(this.#lists);
     this.#ends = Array.from({ length: threads }, (_, part) => P.LIST_WORDS * part);
-    this.#executor = createExecutor(lists, backing.shared);
-    this.#base = backing.base;
-    for (let part = 1; part < threads; part++) {
-      const channel = new MessageChannel();
-      const workerData: WorkerSetup = {
-        control: this.#control.buffer as unknown as SharedArrayBuffer,
-        lists,
-        memory: backing.shared,
-        port: channel.port2,
-        part,
-        spins: this.#spins,
-      };
-      const worker = new Worker(new URL('./worker.js', import.meta.url), {
-        workerData,
-        transferList: [channel.port2],
-      });
-      worker.unref();
-      channel.port1.unref();
-      this.#workers.push({ worker, port: channel.port1 });
-    }
   }
 
   // --- tensors ------------------------------------------------------------------------------------------------
@@ -134,6 +116,11 @@ export class Device {
   memory(): MemoryReport {
     return this.#memory.report();
   }
+  /** Bytes of address space that the memory has taken: the peaks, and what lay between blocks. */
+  get memoryReach(): number {
+    return this.#memory.reach;
+  }
+
   /** A view of a float tensor's elements; void once the memory grows or the tensor is gone, so do not keep it. */
   floats(t: Tensor): Float32Array {
     if (t.element !== 'f32') throw new RetortError('bad-kernel', `floats() of an ${t.element} tensor`);
@@ -166,11 +153,38 @@ export class Device {
 
   // --- kernels ------------------------------------------------------------------------------------------------
 
+  /** Makes ready to run, when the first kernel comes: memory alone needs no threads. */
+  #start(): void {
+    if (this.#executor) return;
+    const { shared, base } = this.#memory.backing;
+    this.#executor = createExecutor(this.#lists, shared);
+    this.#base = base;
+    for (let part = 1; part < this.threads; part++) {
+      const channel = new MessageChannel();
+      const workerData: WorkerSetup = {
+        control: this.#control.buffer as unknown as SharedArrayBuffer,
+        lists: this.#lists,
+        memory: shared,
+        port: channel.port2,
+        part,
+        spins: this.#spins,
+      };
+      const worker = new Worker(new URL('./worker.js', import.meta.url), {
+        workerData,
+        transferList: [channel.port2],
+      });
+      worker.unref();
+      channel.port1.unref();
+      this.#workers.push({ worker, port: channel.port1 });
+    }
+  }
+
   /** The kernel of this key, built, verified and compiled at its first use. */
   kernel(key: string, build: (target: TargetInfo) => Kernel): CompiledKernel {
     const known = this.#kernels.get(key);
     if (known) return known;
     this.#refuseClosed(`kernel ${key} asked for`);
+    this.#start();
     const kernel = build(this.target);
     verifyKernel(kernel);
     const count = kernel.buffers.length + kernel.scalars.length;
@@ -197,7 +211,7 @@ export class Device {
     if (this.target.name === 'x64') return mapX64(kernel);
     const id = this.#nextId++;
     const executable = this.#compile(kernel);
-    this.#executor.load(id, executable);
+    this.#executor?.load(id, executable);
     const message: LoadMessage = { id, executable };
     for (const { port } of this.#workers) port.postMessage(message);
     this.#command(P.LOAD);
@@ -340,13 +354,13 @@ export class Device {
     }
     this.#forget();
     if (parts === 1) {
-      this.#executor.run(0);
+      this.#executor?.run(0);
       return;
     }
     this.#control[P.PARTS] = parts;
     this.#command(P.LAUNCH);
     try {
-      this.#executor.run(0);
+      this.#executor?.run(0);
     } catch (error) {
       // The other parts are waited for all the same: they would still write while the caller goes on.
       this.#wait();

@@ -58,6 +58,11 @@ export class DeviceMemory {
     this.backing = backing;
   }
 
+  /** Bytes from the start to the end of all that was ever handed out: peaks, and what lay between blocks. */
+  get reach(): number {
+    return this.#end;
+  }
+
   /** A block that stays until `release`. Its content is unspecified. */
   allocate(kind: MemoryKind, bytes: number): number {
     const size = roundUp(Math.max(bytes, 1), ALIGN);

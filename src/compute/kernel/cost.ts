@@ -32,81 +32,79 @@ export function costOf(
   scalars: readonly number[],
   read: (buffer: number, index: number) => number,
 ): Cost {
-  return new Counter(kernel, scalars, read).block(kernel.body);
+  const known = analyses.get(kernel) ?? new Analysis(kernel);
+  analyses.set(kernel, known);
+  return new Counter(known, scalars, read).count();
 }
 
-class Counter {
-  readonly #kernel: Kernel;
-  readonly #scalars: readonly number[];
-  readonly #read: (buffer: number, index: number) => number;
+const analyses = new WeakMap<Kernel, Analysis>();
+
+type Block = readonly Statement[];
+type Loop = Extract<Statement, { kind: 'loop' }>;
+
+/** What a block costs each time that it is run, and the statements of it that decide what else is run. */
+interface BlockPlan {
+  readonly flops: number;
+  readonly loaded: number;
+  readonly stored: number;
+  readonly deciding: readonly Statement[];
+}
+
+/** What holds for every call of a kernel. */
+class Analysis {
+  readonly kernel: Kernel;
   readonly #definitions = new Map<ValueId, Instruction>();
   /** What each variable is ever set to. */
   readonly #sets = new Map<ValueId, ValueId[]>();
   readonly #decisive: ReadonlySet<ValueId>;
-  readonly #even = new Map<Statement, boolean>();
-  readonly #values = new Map<ValueId, number>();
+  readonly #even = new Map<Loop, boolean>();
+  readonly #plans = new Map<Block, BlockPlan>();
 
-  constructor(kernel: Kernel, scalars: readonly number[], read: (buffer: number, index: number) => number) {
-    this.#kernel = kernel;
-    this.#scalars = scalars;
-    this.#read = read;
-    this.#index(kernel.body);
+  constructor(kernel: Kernel) {
+    this.kernel = kernel;
+    walk(kernel.body, (s) => {
+      if (s.kind === 'value') this.#definitions.set(s.id, s);
+      if (s.kind === 'var') this.#sets.set(s.id, [s.init]);
+      if (s.kind === 'set') this.#sets.get(s.variable)?.push(s.value);
+    });
     this.#decisive = this.#decidersOf(kernel.body);
   }
 
-  block(block: readonly Statement[]): Cost {
-    let sum = NOTHING;
-    for (const s of block) sum = plus(sum, this.#statement(s));
-    return sum;
+  planOf(block: Block): BlockPlan {
+    let plan = this.#plans.get(block);
+    if (!plan) {
+      plan = this.#plan(block);
+      this.#plans.set(block, plan);
+    }
+    return plan;
   }
 
-  #statement(s: Statement): Cost {
-    switch (s.kind) {
-      case 'value':
-        if (this.#decisive.has(s.id)) this.#values.set(s.id, this.#evaluate(s));
-        return this.#costOfValue(s);
-      case 'var':
-        this.#copy(s.id, s.init);
-        return NOTHING;
-      case 'set':
-        this.#copy(s.variable, s.value);
-        return NOTHING;
-      case 'prefetch':
-        return NOTHING;
-      case 'store':
-        return { ...NOTHING, stored: this.#bytes(s.value) };
-      case 'if': {
-        const holds = this.#values.get(s.condition);
-        if (holds === undefined || Number.isNaN(holds)) {
-          const [yes, no] = [this.block(s.yes), this.block(s.no)];
-          return { ...(yes.flops + yes.loaded >= no.flops + no.loaded ? yes : no), exact: false };
-        }
-        return this.block(holds !== 0 ? s.yes : s.no);
+  #plan(block: Block): BlockPlan {
+    const { types, lanes } = this.kernel;
+    const bytes = (id: ValueId) => (types[id] === 'f32' || types[id] === 'i32' ? 4 : 4 * lanes);
+    let [flops, loaded, stored] = [0, 0, 0];
+    const deciding: Statement[] = [];
+    for (const s of block) {
+      if (s.kind === 'store') stored += bytes(s.value);
+      if (s.kind === 'value') {
+        const from = types[s.args[0]];
+        const width = from === 'vec' ? lanes : from === 'f32' ? 1 : 0;
+        if (s.op === 'load') loaded += bytes(s.id);
+        else flops += (FLOPS[s.op] ?? 0) * width;
       }
-      case 'loop':
-        return this.#loop(s);
+      if (this.#decides(s)) deciding.push(s);
     }
+    return { flops, loaded, stored, deciding };
   }
 
-  #loop(s: Extract<Statement, { kind: 'loop' }>): Cost {
-    const start = this.#values.get(s.start)!;
-    const end = this.#values.get(s.end)!;
-    const turns = Math.max(0, Math.ceil((end - start) / s.step));
-    if (turns === 0) return NOTHING;
-    if (this.#isEven(s)) {
-      this.#values.set(s.counter, start);
-      return times(this.block(s.body), turns);
-    }
-    let sum = NOTHING;
-    for (let i = start; i < end; i += s.step) {
-      this.#values.set(s.counter, i);
-      sum = plus(sum, this.block(s.body));
-    }
-    return sum;
+  #decides(s: Statement): boolean {
+    if (s.kind === 'value' || s.kind === 'var') return this.#decisive.has(s.id);
+    if (s.kind === 'set') return this.#decisive.has(s.variable);
+    return s.kind === 'loop' || s.kind === 'if';
   }
 
   /** Whether nothing that decides inside the loop's body changes from turn to turn. */
-  #isEven(s: Extract<Statement, { kind: 'loop' }>): boolean {
+  isEven(s: Loop): boolean {
     let even = this.#even.get(s);
     if (even === undefined) {
       const deciders = this.#decidersOf(s.body);
@@ -121,7 +119,7 @@ class Counter {
   }
 
   /** Values and variables on which loops and conditions of a block depend. */
-  #decidersOf(block: readonly Statement[]): ReadonlySet<ValueId> {
+  #decidersOf(block: Block): ReadonlySet<ValueId> {
     const found = new Set<ValueId>();
     const open: ValueId[] = [];
     walk(block, (s) => {
@@ -135,13 +133,91 @@ class Counter {
     }
     return found;
   }
+}
 
-  #index(block: readonly Statement[]): void {
-    walk(block, (s) => {
-      if (s.kind === 'value') this.#definitions.set(s.id, s);
-      if (s.kind === 'var') this.#sets.set(s.id, [s.init]);
-      if (s.kind === 'set') this.#sets.get(s.variable)?.push(s.value);
-    });
+class Counter {
+  readonly #analysis: Analysis;
+  readonly #scalars: readonly number[];
+  readonly #read: (buffer: number, index: number) => number;
+  readonly #values = new Map<ValueId, number>();
+  #flops = 0;
+  #loaded = 0;
+  #stored = 0;
+  #exact = true;
+
+  constructor(
+    analysis: Analysis,
+    scalars: readonly number[],
+    read: (buffer: number, index: number) => number,
+  ) {
+    this.#analysis = analysis;
+    this.#scalars = scalars;
+    this.#read = read;
+  }
+
+  count(): Cost {
+    this.#block(this.#analysis.kernel.body);
+    return { flops: this.#flops, loaded: this.#loaded, stored: this.#stored, exact: this.#exact };
+  }
+
+  #block(block: Block): void {
+    const { flops, loaded, stored, deciding } = this.#analysis.planOf(block);
+    this.#flops += flops;
+    this.#loaded += loaded;
+    this.#stored += stored;
+    for (const s of deciding) this.#decide(s);
+  }
+
+  #decide(s: Statement): void {
+    if (s.kind === 'value') this.#values.set(s.id, this.#evaluate(s));
+    else if (s.kind === 'var') this.#copy(s.id, s.init);
+    else if (s.kind === 'set') this.#copy(s.variable, s.value);
+    else if (s.kind === 'loop') this.#loop(s);
+    else if (s.kind === 'if') this.#if(s);
+  }
+
+  #if(s: Extract<Statement, { kind: 'if' }>): void {
+    const holds = this.#values.get(s.condition);
+    if (holds !== undefined && !Number.isNaN(holds)) {
+      this.#block(holds !== 0 ? s.yes : s.no);
+      return;
+    }
+    this.#exact = false;
+    const start = this.#counted();
+    this.#block(s.yes);
+    const yes = this.#counted();
+    this.#count(start);
+    this.#block(s.no);
+    const no = this.#counted();
+    if (yes[0] + yes[1] >= no[0] + no[1]) this.#count(yes);
+  }
+
+  #loop(s: Loop): void {
+    const start = this.#values.get(s.start)!;
+    const end = this.#values.get(s.end)!;
+    const turns = Math.max(0, Math.ceil((end - start) / s.step));
+    if (turns === 0) return;
+    if (this.#analysis.isEven(s)) {
+      const before = this.#counted();
+      this.#values.set(s.counter, start);
+      this.#block(s.body);
+      const after = this.#counted();
+      this.#count(after.map((value, i) => before[i] + turns * (value - before[i])));
+      return;
+    }
+    for (let i = start; i < end; i += s.step) {
+      this.#values.set(s.counter, i);
+      this.#block(s.body);
+    }
+  }
+
+  #counted(): number[] {
+    return [this.#flops, this.#loaded, this.#stored];
+  }
+  #count([flops, loaded, stored]: readonly number[]): void {
+    this.#flops = flops;
+    this.#loaded = loaded;
+    this.#stored = stored;
   }
 
   #copy(variable: ValueId, value: ValueId): void {
@@ -178,18 +254,6 @@ class Counter {
       }
     }
   }
-
-  #costOfValue(s: Instruction): Cost {
-    if (s.op === 'load') return { ...NOTHING, loaded: this.#bytes(s.id) };
-    const from = this.#kernel.types[s.args[0]];
-    const lanes = from === 'vec' ? this.#kernel.lanes : from === 'f32' ? 1 : 0;
-    return { ...NOTHING, flops: (FLOPS[s.op] ?? 0) * lanes };
-  }
-
-  #bytes(id: ValueId): number {
-    const type = this.#kernel.types[id];
-    return type === 'f32' || type === 'i32' ? 4 : 4 * this.#kernel.lanes;
-  }
 }
 
 function walk(block: readonly Statement[], visit: (s: Statement) => void): void {
@@ -208,11 +272,4 @@ export const plus = (a: Cost, b: Cost): Cost => ({
   loaded: a.loaded + b.loaded,
   stored: a.stored + b.stored,
   exact: a.exact && b.exact,
-});
-
-const times = (a: Cost, n: number): Cost => ({
-  flops: a.flops * n,
-  loaded: a.loaded * n,
-  stored: a.stored * n,
-  exact: a.exact,
 });

@@ -1,0 +1,47 @@
+// Checks of a GRPO run before anything is generated: whether the task's prompts fit the model.
+import { refuse } from '../errors.js';
+import type { LlamaConfig } from '../model/config.js';
+import type { Split, Task } from '../task/task.js';
+import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import { evaluationProblems } from './grpo-evaluation.js';
+import type { GrpoOptions } from './grpo-options.js';
+
+export function grpoTemplate(o: GrpoOptions, task: Task, tokenizer: Tokenizer): PromptTemplate {
+  return getTemplate(o.template ?? task.template, tokenizer);
+}
+
+/** @throws RetortError bad-input for a model that the task does not fit */
+export function checkFit(
+  { maxPositionEmbeddings: context }: LlamaConfig,
+  tokenizer: Tokenizer,
+  task: Task,
+  template: PromptTemplate,
+  o: GrpoOptions,
+): void {
+  const check = (split: Split, problems: readonly unknown[]) => {
+    for (const [i, problem] of problems.entries()) {
+      const { length } = encodePrompt(template, tokenizer, task.prompt(problem));
+      if (length < context) continue;
+      const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
+      throw refuse('bad-input', `tokens of ${split} prompt ${i} of task ${task.name}`, length, remedy);
+    }
+  };
+  // All that a data set has, as far as the run will come; of endless problems some.
+  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
+  const asked = (o.steps * rounds * o.batchSize) / o.numGenerations;
+  const length = Math.min(asked, task.size?.train ?? 1000);
+  check(
+    'train',
+    Array.from({ length }, (_, i) => task.problem('train', i, o.seed)),
+  );
+  check('heldout', evaluationProblems(task, o));
+  if (o.maxCompletionLength >= context) {
+    throw refuse(
+      'bad-input',
+      'maxCompletionLength',
+      o.maxCompletionLength,
+      `the model's context is ${context}, prompt included: give less`,
+    );
+  }
+}

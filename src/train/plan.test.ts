@@ -1,0 +1,164 @@
+// Plans against what the engine reports of real runs: bytes by kind within 10%, for models and options of many kinds.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { COUNTDOWN_BASE } from '../../test/support/cli.js';
+import { writeModelFolder } from '../checkpoint/folder.js';
+import { createDevice } from '../compute/device/device.js';
+import type { MemoryReport } from '../compute/device/memory.js';
+import { buildCharTokenizer } from '../text/char-tokenizer.js';
+import { createTokenizer, type Tokenizer } from '../text/tokenizer.js';
+import { type GrpoInput, grpo } from './grpo.js';
+import { type NewModelFields, newModelConfig } from './new-model.js';
+import type { PlannedBytes } from './plan/prediction.js';
+import { type Plan, planGrpo, planSupervised } from './plan.js';
+import { newPolicy, policyFiles } from './policy.js';
+import { pretrain, type SupervisedInput, sft } from './supervised.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'retort-plan-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A character tokenizer without an end of sequence, so that completions get as long as they may. */
+function endlessTokenizer(): Tokenizer {
+  const { files } = buildCharTokenizer({ characters: '0123456789+-*/=?<>(), ;' });
+  const config = JSON.parse(files['tokenizer_config.json']) as Record<string, unknown>;
+  const { eos_token, bos_token, ...rest } = config;
+  return createTokenizer({ ...files, 'tokenizer_config.json': JSON.stringify(rest) }, { source: 'test' });
+}
+
+type Sizes = Pick<NewModelFields, 'dModel' | 'layers' | 'heads' | 'context'> & Partial<NewModelFields>;
+
+async function modelFolder(name: string, sizes: Sizes): Promise<string> {
+  const device = createDevice({ threads: 1 });
+  const tokenizer = endlessTokenizer();
+  const config = newModelConfig({ tieEmbeddings: false, ropeTheta: 10000, ...sizes }, tokenizer);
+  const dir = join(folder, name);
+  writeModelFolder(dir, policyFiles(newPolicy(config, tokenizer, device, 1)));
+  await device.close();
+  return dir;
+}
+
+async function memoryOf(loop: AsyncGenerator<unknown, { memory: MemoryReport }>): Promise<MemoryReport> {
+  for (;;) {
+    const next = await loop.next();
+    if (next.done) return next.value.memory;
+  }
+}
+
+/** Kinds that make a hundredth of the whole or more, and the whole. */
+function assertNear(planned: PlannedBytes, real: MemoryReport, what: string): void {
+  const kinds = Object.keys(real) as (keyof MemoryReport)[];
+  for (const kind of kinds.filter((k) => real[k].peak > real.total.peak / 100)) {
+    const off = planned[kind] / real[kind].peak - 1;
+    assert.ok(Math.abs(off) <= 0.1, `${what}: ${kind} ${planned[kind]}, really ${real[kind].peak}`);
+  }
+  for (const kind of ['parameters', 'gradients', 'optimizer'] as const)
+    assert.equal(planned[kind], real[kind].peak, `${what}: ${kind}`);
+}
+
+const odd: Sizes = { dModel: 20, layers: 3, heads: 4, kvHeads: 2, headDim: 6, hidden: 28, context: 80 };
+const tied: Sizes = {
+  dModel: 51,
+  layers: 2,
+  heads: 3,
+  kvHeads: 1,
+  headDim: 18,
+  context: 70,
+  tieEmbeddings: true,
+};
+const wide: Sizes = { dModel: 96, layers: 1, heads: 6, context: 90 };
+const without = { evalEnds: false } as const;
+
+const grpoCases: readonly (readonly [string, Sizes, Partial<GrpoInput>])[] = [
+  ['odd, evaluated', odd, { batchSize: 32, evalProblems: 40 }],
+  ['odd, reference', odd, { ...without, batchSize: 32, beta: 0.1, refModelSyncSteps: 1 }],
+  ['odd, small passes', odd, { ...without, batchSize: 48, numGenerations: 6, microBatchTokens: 300 }],
+  ['tied', tied, { ...without, batchSize: 64, minibatches: 2, numIterations: 2, maxCompletionLength: 40 }],
+  ['tied, reference, few at once', tied, { batchSize: 24, beta: 0.04, maxSequences: 10, evalProblems: 30 }],
+  ['wide, long passes', wide, { ...without, batchSize: 128, maxCompletionLength: 50 }],
+];
+
+for (const [name, sizes, options] of grpoCases)
+  test(`grpo, ${name}: bytes by kind as the engine reports them`, async () => {
+    const model = await modelFolder(name, sizes);
+    const input = { model, task: 'countdown', steps: 2, threads: 2, ...options } as const;
+    // Such models are never right: groups of equal rewards must not be left out.
+    const real = await memoryOf(grpo({ ...input, dynamicSampling: 'none' }));
+    const plan = await planGrpo(input, { measure: false });
+    assertNear(plan.bytes, real, name);
+    assert.ok(plan.memory.needed >= plan.bytes.total && plan.memory.fits);
+    assert.deepEqual([plan.seconds, plan.mean], [null, null]);
+  });
+
+test('grpo, completions that end: bytes for their mean length as the engine reports them', async () => {
+  const input = {
+    ...{ model: COUNTDOWN_BASE, task: 'countdown', steps: 1, batchSize: 128, evalEnds: false },
+    dynamicSampling: 'none',
+  } as const;
+  const loop = grpo(input);
+  const first = await loop.next();
+  assert.ok(!first.done);
+  const meanLength = Math.round(first.value.metrics['completions/mean_length']);
+  const real = await memoryOf(loop);
+  const { mean, bytes, completionLength } = await planGrpo(input, { measure: false, meanLength });
+  assert.ok(
+    mean && completionLength && mean.completionLength === meanLength && meanLength < completionLength,
+  );
+  assertNear(mean.bytes, real, 'countdown');
+  assert.ok(bytes.activations > 1.2 * mean.bytes.activations, 'the longest take more');
+});
+
+const learned = { task: 'number-sort', steps: 3, threads: 2 } as const;
+const supervisedCases: readonly (readonly ['sft' | 'pretrain', SupervisedInput])[] = [
+  [
+    'sft',
+    { ...learned, dModel: 20, layers: 3, heads: 2, kvHeads: 1, headDim: 10, hidden: 28, batchTokens: 700 },
+  ],
+  ['sft', { ...learned, dModel: 64, layers: 1, heads: 4, tieEmbeddings: true, gradientAccumulationSteps: 2 }],
+  ['pretrain', { ...learned, dModel: 33, layers: 2, heads: 3, headDim: 12, batchTokens: 2000, evalEvery: 2 }],
+];
+
+for (const [i, [command, input]] of supervisedCases.entries())
+  test(`${command} ${i}: bytes by kind as the engine reports them`, async () => {
+    const real = await memoryOf((command === 'sft' ? sft : pretrain)(input));
+    const plan = await planSupervised(command, input, { measure: false });
+    assertNear(plan.bytes, real, command);
+    assert.equal(plan.completionLength, null);
+  });
+
+const small: GrpoInput = { model: COUNTDOWN_BASE, task: 'countdown', steps: 7, batchSize: 16, evalEvery: 3 };
+
+test('seconds: a step is the sum of its phases, the run that of steps and evaluations', async () => {
+  const { seconds } = await planGrpo({ ...small, maxCompletionLength: 20, evalProblems: 20 });
+  assert.ok(seconds);
+  const { rollout = 0, update = 0, evaluation = 0 } = seconds.phases;
+  assert.ok(rollout > 0 && update > 0 && evaluation > 0);
+  assert.ok(Math.abs(seconds.step - rollout - update) < 1e-9);
+  assert.ok(Math.abs(seconds.run - 7 * seconds.step - 6 * evaluation) < 1e-9);
+});
+
+test('a run that does not fit: the options that are named make it fit; where none do, it says so', async () => {
+  const o = { ...small, batchSize: 64, evalEnds: false, evalEvery: 0 };
+  const whole = await planGrpo(o, { measure: false });
+  const limit = 0.7 * whole.memory.needed;
+  const tight = await planGrpo(o, { measure: false, limit });
+  const { fits, instead } = tight.memory;
+  assert.ok(!fits && instead && instead.needed <= limit);
+  const eased = await planGrpo({ ...o, ...instead.options }, { measure: false, limit });
+  assert.deepEqual([eased.memory.needed, eased.memory.fits], [instead.needed, true]);
+  const hopeless: Plan = await planGrpo(o, { measure: false, limit: 1e6 });
+  assert.deepEqual([hopeless.memory.fits, hopeless.memory.instead], [false, null]);
+});
+
+test('bad input is refused as by the run itself', async () => {
+  const says = async (input: Partial<GrpoInput>, meanLength: number | undefined, message: RegExp) =>
+    assert.rejects(planGrpo({ ...small, ...input }, { measure: false, meanLength }), message);
+  await says({ batchSize: 20, numGenerations: 8 }, undefined, /batchSize with numGenerations 8: got 20/);
+  await says({ maxCompletionLength: 5000 }, undefined, /maxCompletionLength: got 5000/);
+  await says({}, 0, /mean length of completions: got 0/);
+  await says({ maxCompletionLength: 20 }, 21, /give 1 to 20 tokens/);
+  await says({ model: 'nowhere' }, undefined, /nowhere.config\.json/);
+  await assert.rejects(planSupervised('sft', {}, { measure: false }), /give either a task or data/);
+});

@@ -1,0 +1,193 @@
+// What a run will take before it is begun: bytes by kind, exactly, and the time of a step, by a measurement.
+import { createDevice, type Device } from '../compute/device/device.js';
+import type { TargetInfo } from '../compute/kernel/ir.js';
+import { refuse } from '../errors.js';
+import type { LlamaConfig } from '../model/config.js';
+import { parameterCount } from '../model/config.js';
+import { loadTask } from '../task/load.js';
+import type { Task } from '../task/task.js';
+import type { GrpoInput } from './grpo.js';
+import { checkFit, grpoTemplate } from './grpo-checks.js';
+import { settleGrpoOptions } from './grpo-options.js';
+import { planNewModel } from './new-model.js';
+import { grpoRehearsal } from './plan/grpo.js';
+import {
+  machineBytes,
+  type PlannedBytes,
+  type PlannedMemory,
+  type PlannedSeconds,
+  planMemory,
+  planSeconds,
+  playDry,
+} from './plan/prediction.js';
+import type { Rehearsal } from './plan/rehearsal.js';
+import { supervisedRehearsal } from './plan/supervised.js';
+import { readPolicyPlan } from './policy.js';
+import type { SupervisedInput } from './supervised.js';
+import { prepareData } from './supervised-data.js';
+import { type SupervisedCommand, settleSupervisedOptions } from './supervised-options.js';
+
+export interface Plan {
+  readonly command: 'grpo' | SupervisedCommand;
+  readonly target: TargetInfo;
+  readonly threads: number;
+  readonly parameters: number;
+  readonly steps: number;
+  /** Tokens of the completions that `bytes` are for, the longest that may come; null without rollouts. */
+  readonly completionLength: number | null;
+  /** Peaks by kind, as the run's summary reports them. */
+  readonly bytes: PlannedBytes;
+  /** The same for completions of the mean length that was given; null where none was. */
+  readonly mean: { readonly completionLength: number; readonly bytes: PlannedBytes } | null;
+  readonly memory: PlannedMemory;
+  /** For the mean length where one was given, else for the longest. Null where nothing could be measured. */
+  readonly seconds: (PlannedSeconds & { readonly run: number }) | null;
+}
+
+export interface PlanOptions {
+  /** Expected mean length of a completion in tokens, for GRPO. */
+  readonly meanLength?: number;
+  /** Default true; false leaves the seconds out. */
+  readonly measure?: boolean;
+  /** Bytes that the run may take. Default: what this machine has. */
+  readonly limit?: number;
+  /** Default: one of its own, closed at the end. */
+  readonly device?: Device;
+  readonly signal?: AbortSignal;
+  readonly onStage?: (stage: string) => void;
+}
+
+/** Steps that are played: peaks of later ones hold the packed weights of earlier ones. */
+const GRPO_STEPS = 2;
+/** Examples differ from step to step, and with them the sizes of passes. */
+const SUPERVISED_STEPS = 10;
+
+/**
+ * Plans a GRPO run for completions as long as they may get, and for a mean length where one is given. Rewards, files and
+ * checkpoints are not in the seconds.
+ * @throws RetortError bad-input as the run itself would
+ * @example
+ * const { bytes } = await planGrpo({ model: 'models/countdown-base', task: 'countdown' }, { measure: false });
+ * console.log(bytes.activations, bytes.total);
+ */
+export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Promise<Plan> {
+  const { task: given, rewards = [], resume, device, signal, onProgress, ...rest } = input;
+  const { onEvaluation, onRewardFailure, warn, ...fields } = rest;
+  const names = rewards.map((r) => (typeof r === 'string' ? r : r.name));
+  const name = typeof given === 'string' ? given : given?.name;
+  const o = settleGrpoOptions({ ...fields, task: name, rewards: names });
+  const { meanLength } = options;
+  if (meanLength !== undefined) {
+    const most = o.maxCompletionLength;
+    if (!Number.isInteger(meanLength) || meanLength < 1 || meanLength > most)
+      throw refuse('bad-input', 'mean length of completions', meanLength, `give 1 to ${most} tokens`);
+  }
+  const task: Task = typeof given === 'string' ? await loadTask(given, o.taskOptions) : given;
+  const { config, tokenizer } = readPolicyPlan(o.model);
+  const template = grpoTemplate(o, task, tokenizer);
+  checkFit(config, tokenizer, task, template, o);
+  const subject = { config, tokenizer, task, template };
+  const evaluations = (o.evalEnds ? 4 : 0) + (o.evalEvery > 0 ? Math.floor(o.steps / o.evalEvery) : 0);
+  return planRun(
+    {
+      command: 'grpo',
+      config,
+      steps: o.steps,
+      played: GRPO_STEPS,
+      evaluations,
+      threads: o.threads,
+      completionLength: o.maxCompletionLength,
+      longest: grpoRehearsal(subject, o),
+      mean:
+        meanLength === undefined
+          ? null
+          : {
+              completionLength: meanLength,
+              rehearsal: grpoRehearsal(subject, { ...o, maxCompletionLength: meanLength }),
+            },
+    },
+    options,
+  );
+}
+
+/**
+ * Plans a run of SFT or pretraining over its own first examples.
+ * @throws RetortError bad-input, bad-data as the run itself would
+ */
+export async function planSupervised(
+  command: SupervisedCommand,
+  input: SupervisedInput,
+  options: PlanOptions = {},
+): Promise<Plan> {
+  const { task: given, resume, device, signal, warn, ...fields } = input;
+  const name = typeof given === 'string' ? given : given?.name;
+  const o = settleSupervisedOptions(command, { ...fields, task: name }, false);
+  const task = typeof given === 'string' ? await loadTask(given, o.taskOptions) : (given ?? null);
+  const policy = o.model ? readPolicyPlan(o.model) : planNewModel(o, task?.alphabet ?? null);
+  const data = prepareData(command, o, task, policy);
+  const { steps } = data;
+  const within = o.evalEvery > 0 ? Math.ceil(steps / o.evalEvery) : 1;
+  return planRun(
+    {
+      command,
+      config: policy.config,
+      steps,
+      played: Math.min(steps, SUPERVISED_STEPS),
+      evaluations: data.heldout ? within : 0,
+      threads: o.threads,
+      completionLength: null,
+      longest: supervisedRehearsal(policy.config, data, o),
+      mean: null,
+    },
+    options,
+  );
+}
+
+interface Planned {
+  readonly command: Plan['command'];
+  readonly config: LlamaConfig;
+  readonly steps: number;
+  readonly played: number;
+  readonly evaluations: number;
+  readonly threads: number | undefined;
+  readonly completionLength: number | null;
+  readonly longest: Rehearsal;
+  readonly mean: { readonly rehearsal: Rehearsal; readonly completionLength: number } | null;
+}
+
+async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
+  const { measure = true, limit = machineBytes(), signal, onStage } = options;
+  const device = options.device ?? createDevice({ threads: p.threads });
+  try {
+    const extent = { steps: p.played, evaluate: true, signal };
+    onStage?.('counting');
+    const longest = await playDry(device, p.longest, extent);
+    const mean = p.mean && (await playDry(device, p.mean.rehearsal, extent));
+    const memory = await planMemory(device, p.longest, longest, extent, limit);
+    const timed = mean ?? longest;
+    // The first step is played for its peaks; what later ones do is what they all do.
+    const work = new Map(
+      [...timed.work].map(([phase, steps]) => [phase, steps.slice(steps.length > 1 ? 1 : 0)]),
+    );
+    const seconds = measure
+      ? await planSeconds(device, p.mean?.rehearsal ?? p.longest, work, limit, { signal, onStage })
+      : null;
+    return {
+      command: p.command,
+      target: device.target,
+      threads: device.threads,
+      parameters: parameterCount(p.config),
+      steps: p.steps,
+      completionLength: p.completionLength,
+      bytes: longest.bytes,
+      mean: mean && p.mean && { completionLength: p.mean.completionLength, bytes: mean.bytes },
+      memory,
+      seconds: seconds && {
+        ...seconds,
+        run: p.steps * seconds.step + p.evaluations * (seconds.phases.evaluation ?? 0),
+      },
+    };
+  } finally {
+    if (!options.device) await device.close();
+  }
+}

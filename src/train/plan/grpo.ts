@@ -1,0 +1,94 @@
+// The rehearsal of a GRPO run: its own rollouts and updates, with completions as long as they may get.
+import type { Device } from '../../compute/device/device.js';
+import type { LlamaConfig } from '../../model/config.js';
+import { freeLlama } from '../../model/llama.js';
+import type { Scorer } from '../../reward/score.js';
+import type { Task } from '../../task/task.js';
+import type { PromptTemplate } from '../../text/template.js';
+import type { Tokenizer } from '../../text/tokenizer.js';
+import { evaluateNow } from '../grpo-evaluation.js';
+import type { GrpoOptions } from '../grpo-options.js';
+import { type Job, sampleBatch } from '../grpo-rollout.js';
+import { updatePolicy } from '../grpo-update.js';
+import { createOptimizer } from '../optimizer.js';
+import { type ChangedOptions, halved, type Rehearsal, stageModel } from './rehearsal.js';
+
+/** What is trained, on what. */
+export interface GrpoSubject {
+  readonly config: LlamaConfig;
+  readonly tokenizer: Tokenizer;
+  readonly task: Task;
+  readonly template: PromptTemplate;
+}
+
+/** Rewards that differ within every group: no group is left out, none replaced. */
+const scorer: Scorer = {
+  failures: new Map(),
+  scoreAll: async (items) =>
+    items.map((_, i) => ({ rewards: { planned: i % 2 }, reward: i % 2, correct: false, failed: [] })),
+  close: async () => {},
+};
+
+/** Completions get `o.maxCompletionLength` tokens each. */
+export function grpoRehearsal(subject: GrpoSubject, o: GrpoOptions): Rehearsal {
+  const { config, task, template } = subject;
+  const tokenizer: Tokenizer = { ...subject.tokenizer, eosTokenIds: [] };
+  const evaluates = o.evalEnds || o.evalEvery > 0;
+  return {
+    async play(device: Device, { steps, evaluate, signal }, done) {
+      const llama = stageModel(device, config, { trainable: true });
+      const policy = { llama, tokenizer };
+      const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
+      const reference = o.beta > 0 ? stageModel(device, config, { trainable: false }) : null;
+      const job: Job = {
+        policy,
+        task,
+        template,
+        scorer,
+        o: { ...o, stop: [] },
+        onProgress: () => signal?.throwIfAborted(),
+      };
+      try {
+        if (evaluate && evaluates) {
+          await evaluateNow(job, 1, 'rehearsal');
+          done('evaluation', 0);
+        }
+        let next = 0;
+        for (let step = 1; step <= steps; step++) {
+          const batch = await sampleBatch(job, step, next, (_, items) => scorer.scoreAll(items));
+          next = batch.nextProblem;
+          done('rollout', step);
+          await updatePolicy(policy, reference, optimizer, batch, o, step, () => {});
+          signal?.throwIfAborted();
+          done('update', step);
+        }
+      } finally {
+        optimizer.free();
+        if (reference) freeLlama(reference);
+        freeLlama(llama);
+      }
+    },
+    smaller() {
+      const length = halved(o.maxCompletionLength, 32);
+      if (length !== null) return grpoRehearsal(subject, { ...o, maxCompletionLength: length });
+      const layers = halved(config.numHiddenLayers, 1);
+      if (layers !== null)
+        return grpoRehearsal({ ...subject, config: { ...config, numHiddenLayers: layers } }, o);
+      const groups = halved(o.batchSize / o.numGenerations, 1);
+      if (groups === null) return null;
+      return grpoRehearsal(subject, { ...o, batchSize: groups * o.numGenerations, minibatches: 1 });
+    },
+    lighter(kind) {
+      const change = (options: ChangedOptions) => ({
+        rehearsal: grpoRehearsal(subject, { ...o, ...options }),
+        options,
+      });
+      // Passes hold whole sequences: fewer tokens than the longest has would change nothing.
+      const tokens = kind === 'activations' ? halved(o.microBatchTokens, o.maxCompletionLength) : null;
+      if (tokens !== null) return change({ microBatchTokens: tokens });
+      const sequences = kind === 'kvCache' ? halved(Math.min(o.maxSequences, o.batchSize), 1) : null;
+      if (sequences !== null) return change({ maxSequences: sequences });
+      return null;
+    },
+  };
+}

@@ -1,0 +1,156 @@
+// What a run will take: bytes by kind, exactly, and seconds, by a measurement.
+//
+// The run's own code is played through on a dry device, which gives the bytes it asks for and, kernel by kernel, how much
+// there is to compute. The same in smaller (shorter completions, fewer layers, fewer groups, until it takes about a
+// second) is then played on the real device, and each kernel's speed there gives the time of the whole.
+import os from 'node:os';
+import type { Device } from '../../compute/device/device.js';
+import { DryDevice } from '../../compute/device/dry.js';
+import type { MemoryKind } from '../../compute/device/memory.js';
+import { type Rates, ratesOf, secondsOf } from './rates.js';
+import type { ChangedOptions, Extent, Phase, Rehearsal } from './rehearsal.js';
+import { countWork, type Times, timeWork, type Work } from './work.js';
+
+/** Peaks, as `device.memory()` reports them. */
+export type PlannedBytes = Readonly<Record<MemoryKind | 'total', number>>;
+
+export interface PlannedMemory {
+  /** Peak of device memory, the gaps between blocks and what the process itself takes included. */
+  readonly needed: number;
+  /** What this machine has, or the process may have of it. */
+  readonly machine: number;
+  readonly fits: boolean;
+  /** Where it does not fit: options with which it does; null where none were found. */
+  readonly instead: { readonly options: ChangedOptions; readonly needed: number } | null;
+}
+
+export interface PlannedSeconds {
+  /** The mean of a step by phase. */
+  readonly phases: Readonly<Partial<Record<Phase, number>>>;
+  /** Everything but evaluations. */
+  readonly step: number;
+}
+
+export interface Played {
+  readonly bytes: PlannedBytes;
+  readonly needed: number;
+  /** By phase, step by step. */
+  readonly work: ReadonlyMap<Phase, readonly Work[]>;
+}
+
+/** Node, this program, and copies that are made outside device memory; seen in runs of the models that ship. */
+const PROCESS_BYTES = 200 * 2 ** 20;
+/** Operations a measured step may have, for each lane of each thread: some tenths of a second. */
+const MEASURED_FLOPS = 2.5e9;
+
+export async function playDry(
+  { target, threads }: Pick<Device, 'target' | 'threads'>,
+  rehearsal: Rehearsal,
+  extent: Extent,
+): Promise<Played> {
+  const device = new DryDevice(target, threads);
+  const work = new Map<Phase, Work[]>();
+  const watch = countWork(device);
+  await rehearsal.play(device, extent, (phase) => {
+    work.set(phase, [...(work.get(phase) ?? []), watch.take()]);
+  });
+  const report = Object.entries(device.memory()) as [MemoryKind | 'total', { peak: number }][];
+  const bytes = Object.fromEntries(report.map(([kind, { peak }]) => [kind, peak])) as PlannedBytes;
+  return { bytes, needed: device.memoryReach + PROCESS_BYTES, work };
+}
+
+/** What this machine has, or of it this process may have. */
+export function machineBytes(): number {
+  const constrained = process.constrainedMemory();
+  // 0 or a number beyond all memory where there is no constraint.
+  return Math.min(os.totalmem(), constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
+}
+
+/** Whether it fits, and if not, the options that make it fit, each halved until it does. */
+export async function planMemory(
+  device: Pick<Device, 'target' | 'threads'>,
+  rehearsal: Rehearsal,
+  { bytes, needed }: Played,
+  extent: Extent,
+  limit: number,
+): Promise<PlannedMemory> {
+  const fits = needed <= limit;
+  const plan = { needed, machine: limit, fits, instead: null };
+  let now = { rehearsal, bytes, needed, options: {} as ChangedOptions };
+  const exhausted = new Set<MemoryKind>();
+  while (now.needed > limit) {
+    const kinds = (['activations', 'kvCache'] as const).filter((kind) => !exhausted.has(kind));
+    if (kinds.length === 0) return plan;
+    const dearest = kinds.reduce((a, b) => (now.bytes[b] > now.bytes[a] ? b : a));
+    const lighter = now.rehearsal.lighter(dearest);
+    const played = lighter && (await playDry(device, lighter.rehearsal, extent));
+    if (!lighter || !played || played.bytes[dearest] >= now.bytes[dearest]) {
+      exhausted.add(dearest);
+      continue;
+    }
+    now = { ...played, rehearsal: lighter.rehearsal, options: { ...now.options, ...lighter.options } };
+  }
+  return fits ? plan : { ...plan, instead: { options: now.options, needed: now.needed } };
+}
+
+function flopsOf(work: ReadonlyMap<Phase, readonly Work[]>): number {
+  const last = [...work.values()].flatMap((steps) => [...(steps.at(-1)?.values() ?? [])]);
+  return last.reduce((sum, { flops }) => sum + flops, 0);
+}
+
+/** Steps of a measurement: one to warm up, one whose launches are timed, one that is timed as a whole. */
+const MEASURED_STEPS = 3;
+
+/** Measures the run in smaller and gives the seconds of `work`; null where even that does not fit this machine. */
+export async function planSeconds(
+  device: Device,
+  rehearsal: Rehearsal,
+  work: ReadonlyMap<Phase, readonly Work[]>,
+  limit: number,
+  { signal, onStage }: { readonly signal?: AbortSignal; readonly onStage?: (stage: string) => void },
+): Promise<PlannedSeconds | null> {
+  const extent = { steps: MEASURED_STEPS, evaluate: false, signal };
+  const most = MEASURED_FLOPS * device.target.lanes * device.threads;
+  let small = rehearsal;
+  let counted = await playDry(device, small, extent);
+  while (flopsOf(counted.work) > most) {
+    const smaller = small.smaller();
+    if (!smaller) break;
+    small = smaller;
+    counted = await playDry(device, small, extent);
+  }
+  if (counted.needed > limit) return null;
+  onStage?.('measuring this machine');
+  const times = await playTimed(device, small, extent);
+  const rates = new Map<Phase, Rates>();
+  for (const [phase, measured] of times) {
+    const [, single, whole] = counted.work.get(phase) as readonly Work[];
+    rates.set(phase, ratesOf({ work: single, times: measured[1] }, { work: whole, times: measured[2] }));
+  }
+  const phases: Partial<Record<Phase, number>> = {};
+  let step = 0;
+  for (const [phase, steps] of work) {
+    // An evaluation computes as what is measured: as rollouts where there are some.
+    const known = rates.get(phase) ?? rates.get('rollout') ?? (rates.get('update') as Rates);
+    const seconds = steps.reduce((sum, one) => sum + secondsOf(one, known), 0) / steps.length;
+    phases[phase] = seconds;
+    if (phase !== 'evaluation') step += seconds;
+  }
+  return { phases, step };
+}
+
+/** The times of each phase, step by step; those of launches hold in the second step, where each runs as it is made. */
+async function playTimed(device: Device, rehearsal: Rehearsal, extent: Extent): Promise<Map<Phase, Times[]>> {
+  const times = new Map<Phase, Times[]>();
+  const watch = timeWork(device);
+  try {
+    await rehearsal.play(device, extent, (phase, step) => {
+      times.set(phase, [...(times.get(phase) ?? []), watch.take()]);
+      if (phase === 'update') device.stepwise = step === 1;
+    });
+  } finally {
+    device.stepwise = false;
+    watch.end();
+  }
+  return times;
+}

@@ -1,0 +1,48 @@
+// Rehearsals: a run's own steps, played through on a device that counts, or in smaller on the real one.
+import type { Device } from '../../compute/device/device.js';
+import { DryDevice } from '../../compute/device/dry.js';
+import type { MemoryKind } from '../../compute/device/memory.js';
+import type { LlamaConfig } from '../../model/config.js';
+import { createLlama, type Llama, touchWeights } from '../../model/llama.js';
+
+export type Phase = 'evaluation' | 'rollout' | 'update';
+
+/** How much of a run is played. */
+export interface Extent {
+  /** From 1. */
+  readonly steps: number;
+  /** Whether the run's evaluations are played too, once. */
+  readonly evaluate: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface Rehearsal {
+  /**
+   * Plays the run: allocates what it allocates, launches what it launches, and gives all back. On a dry device nothing
+   * is computed; on another one the weights are no model's, and neither are the completions. No reward is asked.
+   * @param done told when a part of the run is over
+   */
+  play(device: Device, extent: Extent, done: (phase: Phase, step: number) => void): Promise<void>;
+  /** The same with less to do, for measuring; null where there is no less. */
+  smaller(): Rehearsal | null;
+  /** The same with less memory of a kind, and the options that make it so; null where no option does. */
+  lighter(kind: MemoryKind): { readonly rehearsal: Rehearsal; readonly options: ChangedOptions } | null;
+}
+
+export type ChangedOptions = Readonly<Record<string, number | boolean>>;
+
+/** A model to play with: it never ends a sequence by itself. */
+export function stageModel(device: Device, config: LlamaConfig, options: { trainable: boolean }): Llama {
+  const llama = createLlama(device, { ...config, eosTokenIds: [] }, options);
+  if (device instanceof DryDevice) return llama;
+  // Small and all the same: nothing overflows, and no number is so small that the processor takes longer for it.
+  for (const { value, decay } of llama.groups) device.fill(value, decay ? 0.01 : 1);
+  touchWeights(llama);
+  return llama;
+}
+
+/** A half, rounded up, but not below `least`; null where there is no less. */
+export function halved(value: number, least: number): number | null {
+  const half = Math.max(least, Math.ceil(value / 2));
+  return half < value ? half : null;
+}
