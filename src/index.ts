@@ -17,6 +17,7 @@ export { encodePrompt, getTemplate, type PromptTemplate } from './text/template.
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './train/evaluate.js';
 export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/grpo.js';
+export { type Plan, type PlanOptions, planGrpo, planSupervised } from './train/plan.js';
 export { loadPolicy, type Policy } from './train/policy.js';
 export {
   pretrain,

@@ -190,6 +190,39 @@ test('grpo: the run folder and the summary', async (t) => {
   assert.ok(weights('model').equals(weights('run/checkpoints/step-2')));
 });
 
+test('plan: what grpo reports afterwards; the flags of each run, with their errors', async () => {
+  const flags = '--batch-size 16 --max-completion-length 30 --no-eval-ends --steps 1'.split(' ');
+  const both = ['--model', COUNTDOWN_BASE, '--task', 'countdown', ...flags, '--json'];
+  const { memory } = lastJson<{ memory: Record<string, { peak: number }> }>(await retort(['grpo', ...both]));
+  const ran = await retort(['plan', ...both, '--mean-length', '20']);
+  assert.equal(ran.status, 0, ran.stderr);
+  const plan = lastJson<{
+    command: string;
+    bytes: Record<string, number>;
+    mean: { completionLength: number };
+    memory: { fits: boolean; needed: number; machine: number };
+    seconds: { step: number; run: number; phases: Record<string, number> };
+  }>(ran);
+  for (const kind of ['parameters', 'gradients', 'optimizer', 'kvCache', 'packed', 'other'])
+    assert.equal(plan.bytes[kind], memory[kind].peak, kind);
+  assert.deepEqual([plan.command, plan.mean.completionLength], ['grpo', 20]);
+  assert.ok(plan.memory.fits && plan.memory.needed < plan.memory.machine);
+  assert.deepEqual(Object.keys(plan.seconds.phases), ['rollout', 'update']);
+  assert.ok(Math.abs(plan.seconds.run - plan.seconds.step) < 1e-9, 'one step, no evaluations');
+
+  const text = await retort(['plan', 'sft', '--task', 'number-sort', '--no-measure']);
+  assert.match(
+    text.stdout,
+    /^sft: \d+ parameters; .*\n\npeak memory[\s\S]*activations +[\d.]+ MiB[\s\S]*it fits\n$/,
+  );
+  const help = await retort(['plan', 'grpo', '--help']);
+  for (const flag of ['--micro-batch-tokens <n>', '--mean-length <n>', '--no-measure'])
+    assert.ok(help.stdout.includes(flag), flag);
+  const wrong = await retort(['plan', ...both.slice(0, 4), '--batch-size', '20']);
+  assert.equal(wrong.status, 2);
+  assert.match(wrong.stderr, /batchSize with numGenerations 8: got 20; it must be a multiple/);
+});
+
 test('ctrl-c ends evaluations at once, with status 130', async (t) => {
   const cwd = temporaryFolder(t);
   const both = ['--model', COUNTDOWN_BASE, '--task', 'countdown'];

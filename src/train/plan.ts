@@ -98,12 +98,14 @@ export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Pro
       threads: o.threads,
       completionLength: o.maxCompletionLength,
       longest: grpoRehearsal(subject, o),
+      // The longest leave gaps in passes that hold whole sequences; shorter ones fill them.
+      mixed: grpoRehearsal(subject, o, Math.ceil(o.maxCompletionLength / 4)),
       mean:
         meanLength === undefined
           ? null
           : {
               completionLength: meanLength,
-              rehearsal: grpoRehearsal(subject, { ...o, maxCompletionLength: meanLength }),
+              rehearsal: grpoRehearsal(subject, o, meanLength),
             },
     },
     options,
@@ -137,6 +139,7 @@ export async function planSupervised(
       threads: o.threads,
       completionLength: null,
       longest: supervisedRehearsal(policy.config, data, o),
+      mixed: null,
       mean: null,
     },
     options,
@@ -152,6 +155,8 @@ interface Planned {
   readonly threads: number | undefined;
   readonly completionLength: number | null;
   readonly longest: Rehearsal;
+  /** Where it may take more memory than the longest. */
+  readonly mixed: Rehearsal | null;
   readonly mean: { readonly rehearsal: Rehearsal; readonly completionLength: number } | null;
 }
 
@@ -161,16 +166,22 @@ async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
   try {
     const extent = { steps: p.played, evaluate: true, signal };
     onStage?.('counting');
-    const longest = await playDry(device, p.longest, extent);
-    const mean = p.mean && (await playDry(device, p.mean.rehearsal, extent));
-    const memory = await planMemory(device, p.longest, longest, extent, limit);
+    const play = async (rehearsal: Rehearsal) => ({
+      rehearsal,
+      played: await playDry(device, rehearsal, extent),
+    });
+    const longest = await play(p.longest);
+    const mean = p.mean && (await play(p.mean.rehearsal));
+    const mixed = p.mixed && (await play(p.mixed));
+    const all = [longest, mean, mixed].filter((one) => one !== null);
+    const memory = await planMemory(device, all, extent, limit);
     const timed = mean ?? longest;
     // The first step is played for its peaks; what later ones do is what they all do.
     const work = new Map(
-      [...timed.work].map(([phase, steps]) => [phase, steps.slice(steps.length > 1 ? 1 : 0)]),
+      [...timed.played.work].map(([phase, steps]) => [phase, steps.slice(steps.length > 1 ? 1 : 0)]),
     );
     const seconds = measure
-      ? await planSeconds(device, p.mean?.rehearsal ?? p.longest, work, limit, { signal, onStage })
+      ? await planSeconds(device, timed.rehearsal, work, limit, { signal, onStage })
       : null;
     return {
       command: p.command,
@@ -179,8 +190,8 @@ async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
       parameters: parameterCount(p.config),
       steps: p.steps,
       completionLength: p.completionLength,
-      bytes: longest.bytes,
-      mean: mean && p.mean && { completionLength: p.mean.completionLength, bytes: mean.bytes },
+      bytes: longest.played.bytes,
+      mean: mean && p.mean && { completionLength: p.mean.completionLength, bytes: mean.played.bytes },
       memory,
       seconds: seconds && {
         ...seconds,

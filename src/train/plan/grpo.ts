@@ -11,7 +11,8 @@ import type { GrpoOptions } from '../grpo-options.js';
 import { type Job, sampleBatch } from '../grpo-rollout.js';
 import { updatePolicy } from '../grpo-update.js';
 import { createOptimizer } from '../optimizer.js';
-import { type ChangedOptions, halved, type Rehearsal, stageModel } from './rehearsal.js';
+import { drawLengths, STAGED_END, stagedStream } from './lengths.js';
+import { type ChangedOptions, halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
 
 /** What is trained, on what. */
 export interface GrpoSubject {
@@ -29,15 +30,19 @@ const scorer: Scorer = {
   close: async () => {},
 };
 
-/** Completions get `o.maxCompletionLength` tokens each. */
-export function grpoRehearsal(subject: GrpoSubject, o: GrpoOptions): Rehearsal {
+/** Completions get `meanLength` tokens on average; by default as many as they may, all of them. */
+export function grpoRehearsal(
+  subject: GrpoSubject,
+  o: GrpoOptions,
+  meanLength = o.maxCompletionLength,
+): Rehearsal {
   const { config, task, template } = subject;
-  const tokenizer: Tokenizer = { ...subject.tokenizer, eosTokenIds: [] };
   const evaluates = o.evalEnds || o.evalEvery > 0;
   return {
     async play(device: Device, { steps, evaluate, signal }, done) {
       const llama = stageModel(device, config, { trainable: true });
-      const policy = { llama, tokenizer };
+      const stream = stagedStream(drawLengths(meanLength, o.maxCompletionLength));
+      const policy = { llama, tokenizer: { ...subject.tokenizer, eosTokenIds: [], stream } };
       const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
       const reference = o.beta > 0 ? stageModel(device, config, { trainable: false }) : null;
       const job: Job = {
@@ -45,12 +50,12 @@ export function grpoRehearsal(subject: GrpoSubject, o: GrpoOptions): Rehearsal {
         task,
         template,
         scorer,
-        o: { ...o, stop: [] },
-        onProgress: () => signal?.throwIfAborted(),
+        o: { ...o, stop: [STAGED_END] },
+        onProgress: () => stopIfAborted(signal),
       };
       try {
         if (evaluate && evaluates) {
-          await evaluateNow(job, 1, 'rehearsal');
+          await evaluateNow({ ...job, o: { ...o, maxCompletionLength: meanLength } }, 1, 'rehearsal');
           done('evaluation', 0);
         }
         let next = 0;
@@ -59,7 +64,7 @@ export function grpoRehearsal(subject: GrpoSubject, o: GrpoOptions): Rehearsal {
           next = batch.nextProblem;
           done('rollout', step);
           await updatePolicy(policy, reference, optimizer, batch, o, step, () => {});
-          signal?.throwIfAborted();
+          stopIfAborted(signal);
           done('update', step);
         }
       } finally {
@@ -70,17 +75,24 @@ export function grpoRehearsal(subject: GrpoSubject, o: GrpoOptions): Rehearsal {
     },
     smaller() {
       const length = halved(o.maxCompletionLength, 32);
-      if (length !== null) return grpoRehearsal(subject, { ...o, maxCompletionLength: length });
+      if (length !== null) {
+        const mean = Math.ceil((meanLength * length) / o.maxCompletionLength);
+        return grpoRehearsal(subject, { ...o, maxCompletionLength: length }, mean);
+      }
       const layers = halved(config.numHiddenLayers, 1);
       if (layers !== null)
-        return grpoRehearsal({ ...subject, config: { ...config, numHiddenLayers: layers } }, o);
+        return grpoRehearsal({ ...subject, config: { ...config, numHiddenLayers: layers } }, o, meanLength);
       const groups = halved(o.batchSize / o.numGenerations, 1);
       if (groups === null) return null;
-      return grpoRehearsal(subject, { ...o, batchSize: groups * o.numGenerations, minibatches: 1 });
+      return grpoRehearsal(
+        subject,
+        { ...o, batchSize: groups * o.numGenerations, minibatches: 1 },
+        meanLength,
+      );
     },
     lighter(kind) {
       const change = (options: ChangedOptions) => ({
-        rehearsal: grpoRehearsal(subject, { ...o, ...options }),
+        rehearsal: grpoRehearsal(subject, { ...o, ...options }, meanLength),
         options,
       });
       // Passes hold whole sequences: fewer tokens than the longest has would change nothing.

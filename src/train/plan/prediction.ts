@@ -15,7 +15,7 @@ import { countWork, type Times, timeWork, type Work } from './work.js';
 export type PlannedBytes = Readonly<Record<MemoryKind | 'total', number>>;
 
 export interface PlannedMemory {
-  /** Peak of device memory, the gaps between blocks and what the process itself takes included. */
+  /** Peak of device memory for whatever lengths come, gaps between blocks and the process itself included. */
   readonly needed: number;
   /** What this machine has, or the process may have of it. */
   readonly machine: number;
@@ -66,31 +66,43 @@ export function machineBytes(): number {
   return Math.min(os.totalmem(), constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
 }
 
-/** Whether it fits, and if not, the options that make it fit, each halved until it does. */
+type Sizes = Pick<Played, 'bytes' | 'needed'>;
+
+/** The highest peaks of several. */
+function highest(all: readonly Sizes[]): Sizes {
+  const kinds = Object.keys(all[0].bytes) as (keyof PlannedBytes)[];
+  const peaks = kinds.map((kind) => [kind, Math.max(...all.map(({ bytes }) => bytes[kind]))]);
+  return {
+    bytes: Object.fromEntries(peaks) as PlannedBytes,
+    needed: Math.max(...all.map(({ needed }) => needed)),
+  };
+}
+
+/** Whether all of them fit, and if not, the options that make them fit, each halved until they do. */
 export async function planMemory(
   device: Pick<Device, 'target' | 'threads'>,
-  rehearsal: Rehearsal,
-  { bytes, needed }: Played,
+  all: readonly { readonly rehearsal: Rehearsal; readonly played: Sizes }[],
   extent: Extent,
   limit: number,
 ): Promise<PlannedMemory> {
-  const fits = needed <= limit;
-  const plan = { needed, machine: limit, fits, instead: null };
-  let now = { rehearsal, bytes, needed, options: {} as ChangedOptions };
+  const { bytes, needed } = highest(all.map(({ played }) => played));
+  const plan = { needed, machine: limit, fits: needed <= limit, instead: null };
+  if (plan.fits) return plan;
+  let now = { rehearsals: all.map((one) => one.rehearsal), bytes, needed, options: {} as ChangedOptions };
   const exhausted = new Set<MemoryKind>();
   while (now.needed > limit) {
     const kinds = (['activations', 'kvCache'] as const).filter((kind) => !exhausted.has(kind));
     if (kinds.length === 0) return plan;
     const dearest = kinds.reduce((a, b) => (now.bytes[b] > now.bytes[a] ? b : a));
-    const lighter = now.rehearsal.lighter(dearest);
-    const played = lighter && (await playDry(device, lighter.rehearsal, extent));
-    if (!lighter || !played || played.bytes[dearest] >= now.bytes[dearest]) {
-      exhausted.add(dearest);
-      continue;
-    }
-    now = { ...played, rehearsal: lighter.rehearsal, options: { ...now.options, ...lighter.options } };
+    const lighter = now.rehearsals.flatMap((r) => r.lighter(dearest) ?? []);
+    const rehearsals = lighter.map((one) => one.rehearsal);
+    const sizes: Sizes[] = [];
+    for (const rehearsal of rehearsals) sizes.push(await playDry(device, rehearsal, extent));
+    const next = sizes.length > 0 ? highest(sizes) : now;
+    if (next.bytes[dearest] >= now.bytes[dearest]) exhausted.add(dearest);
+    else now = { ...next, rehearsals, options: { ...now.options, ...lighter[0].options } };
   }
-  return fits ? plan : { ...plan, instead: { options: now.options, needed: now.needed } };
+  return { ...plan, instead: { options: now.options, needed: now.needed } };
 }
 
 function flopsOf(work: ReadonlyMap<Phase, readonly Work[]>): number {

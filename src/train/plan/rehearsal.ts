@@ -2,6 +2,7 @@
 import type { Device } from '../../compute/device/device.js';
 import { DryDevice } from '../../compute/device/dry.js';
 import type { MemoryKind } from '../../compute/device/memory.js';
+import { RetortError } from '../../errors.js';
 import type { LlamaConfig } from '../../model/config.js';
 import { createLlama, type Llama, touchWeights } from '../../model/llama.js';
 
@@ -39,6 +40,11 @@ export function stageModel(device: Device, config: LlamaConfig, options: { train
   for (const { value, decay } of llama.groups) device.fill(value, decay ? 0.01 : 1);
   touchWeights(llama);
   return llama;
+}
+
+/** @throws RetortError interrupted where the signal is aborted */
+export function stopIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new RetortError('interrupted', 'planning was interrupted');
 }
 
 /** A half, rounded up, but not below `least`; null where there is no less. */

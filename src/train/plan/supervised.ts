@@ -6,7 +6,7 @@ import { createOptimizer } from '../optimizer.js';
 import { type Prepared, take } from '../supervised-data.js';
 import { lossOver, meanLoss } from '../supervised-loss.js';
 import type { SupervisedOptions } from '../supervised-options.js';
-import { halved, type Rehearsal, stageModel } from './rehearsal.js';
+import { halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
 
 export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: SupervisedOptions): Rehearsal {
   return {
@@ -20,7 +20,7 @@ export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: Supe
           next = taken.next;
           await meanLoss(llama, taken.examples, o.batchTokens, true);
           optimizer.step(o.learningRate);
-          signal?.throwIfAborted();
+          stopIfAborted(signal);
           done('update', step);
         }
         if (evaluate && data.heldout) {
