@@ -102,6 +102,21 @@ for (const [name, config, count, on] of [
     }
   });
 
+for (const { name, device } of devices)
+  test(`gradients with checkpointing are the same, bit for bit: ${name}`, () => {
+    for (const config of [tiny, { ...tiny, numHiddenLayers: 3, tieWordEmbeddings: false }]) {
+      const sequences = makeSequences(config, 4);
+      const gradients = (checkpointing: boolean) =>
+        withModel(device, config, (llama) => {
+          const loss = nextTokenLoss(llama, sequences, { checkpointing });
+          // A second pass adds to what the first one gave.
+          nextTokenLoss(llama, sequences.slice(1), { checkpointing });
+          return { loss, gradients: llama.parameters.map((p) => device.floats(p.gradient!).slice()) };
+        });
+      assert.deepEqual(gradients(true), gradients(false));
+    }
+  });
+
 test('the small model really runs in four parts', () => {
   const { device } = threaded[2];
   const parts = new Map<string, number>();

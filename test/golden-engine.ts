@@ -1,6 +1,6 @@
 // What the golden tests need of the engine: the devices they run on, a model with golden weights, one backward pass.
 import type { Context } from '../src/compute/autograd.js';
-import { Tape } from '../src/compute/autograd.js';
+import { Tape, type TapeOptions } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { whyNotX64 } from '../src/compute/target/x64/detect.js';
 import type { LlamaConfig } from '../src/model/config.js';
@@ -53,10 +53,14 @@ export function goldenOptimizer(llama: Llama, options: GoldenAdamW): Optimizer {
  * Mean next-token cross-entropy over all predicted tokens, its gradients added to the parameters' own. The loss of the
  * tokens is -logprob, so each log-probability's gradient is minus one over their number.
  */
-export function nextTokenLoss(llama: Llama, sequences: readonly (readonly number[])[]): number {
+export function nextTokenLoss(
+  llama: Llama,
+  sequences: readonly (readonly number[])[],
+  options?: TapeOptions,
+): number {
   const { device } = llama;
   const mark = device.mark();
-  const tape = new Tape(device);
+  const tape = new Tape(device, options);
   const context: Context = { device, tape };
   const batch = packSequences(llama, sequences);
   const rows: number[] = [];

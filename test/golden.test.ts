@@ -23,13 +23,14 @@ const grpo = readTensors('grpo.safetensors');
 
 const samples = goldenSamples(index.grpo.rollouts, grpo);
 
-const lossOptions = (golden: GoldenGrpoCase, microBatchTokens: number) => ({
+const lossOptions = (golden: GoldenGrpoCase, microBatchTokens: number, gradientCheckpointing: boolean) => ({
   ...index.grpo.options,
   lossType: golden.lossType,
   beta: golden.beta,
   delta: golden.delta ?? Number.POSITIVE_INFINITY,
   maskTruncatedCompletions: golden.maskTruncatedCompletions,
   microBatchTokens,
+  gradientCheckpointing,
 });
 
 // Retort normalises over the whole minibatch however it is cut, so TRL's cases of several micro-batches that are each
@@ -86,10 +87,14 @@ for (const target of targets)
     });
 
     for (const golden of wholeBatch)
-      for (const microBatchTokens of [1000, 20])
-        test(`GRPO step: ${golden.name}, micro-batches of ${microBatchTokens} tokens`, async () => {
+      for (const [microBatchTokens, checkpointing] of [
+        [1000, false],
+        [20, false],
+        [1000, true],
+      ] as const)
+        test(`GRPO step: ${golden.name}, micro-batches of ${microBatchTokens} tokens, checkpointing ${checkpointing}`, async () => {
           const llama = goldenLlama(device, index.a.config, files.a);
-          const options = lossOptions(golden, microBatchTokens);
+          const options = lossOptions(golden, microBatchTokens, checkpointing);
           const sums = await accumulatePolicyGradient(llama, null, samples, options);
           assertClose([sums.loss], [golden.loss], 'loss');
           assert.equal(sums.tokens, golden.numItemsInBatch);

@@ -1,4 +1,5 @@
 // The tape: what the forward pass did, so that it can be undone in reverse. Operations record themselves.
+import { refuse } from '../errors.js';
 import type { Device } from './device/device.js';
 import { type Tensor, viewOf } from './tensor.js';
 
@@ -24,8 +25,14 @@ export interface Gradient {
   readonly accumulate: boolean;
 }
 
+export interface TapeOptions {
+  /** Whether blocks keep only their input and are computed again in backward; see `residualBlock`. Default false. */
+  readonly checkpointing?: boolean;
+}
+
 export class Tape {
   readonly #device: Device;
+  readonly checkpointing: boolean;
   #steps: { outputs: readonly Tensor[]; backward: () => void }[] = [];
   #gradients = new Map<Tensor, Tensor>();
   /** How many tensors share a gradient's memory. */
@@ -33,8 +40,9 @@ export class Tape {
   /** Memory of gradients that are no longer needed, by size, to be used again within this backward pass. */
   #spare = new Map<number, Tensor[]>();
 
-  constructor(device: Device) {
+  constructor(device: Device, { checkpointing = false }: TapeOptions = {}) {
     this.#device = device;
+    this.checkpointing = checkpointing;
   }
 
   /** Adds the backward step of an operation; steps run in reverse. The gradients of `outputs` are let go after it. */
@@ -93,4 +101,41 @@ export class Tape {
     if (spare) spare.push(gradient);
     else this.#spare.set(gradient.size, [gradient]);
   }
+}
+
+/**
+ * A part of the model that goes from x to a tensor of the same shape, of which x's gradient takes the memory (see
+ * `Tape.share`), as a residual stream does. Without a tape only the result is kept. With a tape that checkpoints, the
+ * result is kept and the part runs a second time in backward: the same operations on the same numbers, so the gradients
+ * are the same to the last bit.
+ * @param run makes the result in `into`, or in memory of its own where that is null
+ * @throws RetortError bad-kernel in backward where x's gradient has memory of its own
+ */
+export function residualBlock(
+  c: Context,
+  x: Tensor,
+  run: (c: Context, into: Tensor | null) => Tensor,
+): Tensor {
+  const { device, tape } = c;
+  if (tape && !tape.checkpointing) return run(c, null);
+  const y = device.temporary(x.shape);
+  const mark = device.mark();
+  run({ device, tape: null }, y);
+  device.rewind(mark);
+  tape?.record([y], () => {
+    const dy = tape.arrived(y);
+    if (!dy) return;
+    const mark = device.mark();
+    const again = new Tape(device);
+    let dx: Tensor | undefined;
+    again.record([], () => {
+      dx = again.arrived(x);
+    });
+    again.share(run({ device, tape: again }, null), dy);
+    again.backward();
+    device.rewind(mark);
+    if (dx !== dy || !tape.share(x, dy))
+      throw refuse('bad-kernel', 'block', x.shape, 'its input must share the gradient of its result');
+  });
+  return y;
 }

@@ -3,7 +3,7 @@
 // One forward pass serves training and generation; they differ in where keys and values live, so the caller gives the
 // attention. Activations are packed: rows of all sequences one after another, without padding.
 
-import type { Context, Parameter } from '../compute/autograd.js';
+import { type Context, type Parameter, residualBlock } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
 import type { HeadShape } from '../compute/op/attention/layout.js';
@@ -275,21 +275,24 @@ export interface Rows {
 }
 
 /** Attention of one layer: out[rows, heads * headDim] of qkv[rows, rowWidth], whose queries and keys are rotated. */
-export type Attend = (layer: number, qkv: Tensor) => Tensor;
+export type Attend = (layer: number, qkv: Tensor, c: Context) => Tensor;
 
 /** The hidden states [rows, hiddenSize] after the last norm. */
 export function forward(c: Context, llama: Llama, { ids, positions }: Rows, attend: Attend): Tensor {
   const { shape } = llama;
   const eps = llama.config.rmsNormEps;
-  let x = embedding(c, llama.embed, ids);
+  let hidden = embedding(c, llama.embed, ids);
   llama.layers.forEach((layer, i) => {
-    const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
-    rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
-    x = linear(c, attend(i, qkv), layer.o, x);
-    const gateUp = linear(c, rmsnorm(c, x, layer.mlpNorm, eps), layer.gateUp);
-    x = linear(c, swiglu(c, gateUp), layer.down, x);
+    const x = hidden;
+    hidden = residualBlock(c, x, (c, into) => {
+      const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
+      rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
+      const middle = linear(c, attend(i, qkv, c), layer.o, x);
+      const gateUp = linear(c, rmsnorm(c, middle, layer.mlpNorm, eps), layer.gateUp);
+      return linear(c, swiglu(c, gateUp), layer.down, middle, into);
+    });
   });
-  return rmsnorm(c, x, llama.norm, eps);
+  return rmsnorm(c, hidden, llama.norm, eps);
 }
 
 /** Packs the weights that changed, which a forward pass otherwise does as it meets them. */
@@ -344,7 +347,7 @@ export function checkId(id: number, config: LlamaConfig): void {
 
 /** The hidden states [n, hiddenSize] of a packed batch at the given rows (all where absent). */
 function packedHidden(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
-  const hidden = forward(c, llama, batch, (_, qkv) => attention(c, llama.shape, qkv, batch.plan));
+  const hidden = forward(c, llama, batch, (_, qkv, c) => attention(c, llama.shape, qkv, batch.plan));
   if (!rows) return hidden;
   const total = batch.ids.size;
   for (const row of rows) {

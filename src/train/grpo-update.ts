@@ -32,6 +32,7 @@ export async function updatePolicy(
     maxCompletionLength: o.maxCompletionLength,
     maskTruncatedCompletions: o.maskTruncatedCompletions,
     microBatchTokens: o.microBatchTokens,
+    gradientCheckpointing: o.gradientCheckpointing,
   };
   const sums: PolicyLossSums[] = [];
   const norms: number[] = [];

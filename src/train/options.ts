@@ -34,6 +34,12 @@ export const optimizerFields = {
 
 /** Options of every run that trains. */
 export const runFields = {
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe(
+      "keep only each layer's input and compute the layer again in backward: less memory, slower updates, the same gradients",
+    ),
   out: z.string().optional().describe('folder of the run: metrics, completions, checkpoints'),
   save: z.string().optional().describe('folder to save the final model to'),
   seed: z.number().int().min(0).default(0).describe('seed of problems, weights and sampling'),

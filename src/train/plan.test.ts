@@ -77,6 +77,7 @@ const grpoCases: readonly (readonly [string, Sizes, Partial<GrpoInput>])[] = [
   ['odd, small passes', odd, { ...without, batchSize: 48, numGenerations: 6, microBatchTokens: 300 }],
   ['tied', tied, { ...without, batchSize: 64, minibatches: 2, numIterations: 2, maxCompletionLength: 40 }],
   ['tied, reference, few at once', tied, { batchSize: 24, beta: 0.04, maxSequences: 10, evalProblems: 30 }],
+  ['odd, checkpointing', odd, { ...without, batchSize: 32, gradientCheckpointing: true }],
   ['wide, long passes', wide, { ...without, batchSize: 128, maxCompletionLength: 50 }],
 ];
 
@@ -117,6 +118,7 @@ const supervisedCases: readonly (readonly ['sft' | 'pretrain', SupervisedInput])
     { ...learned, dModel: 20, layers: 3, heads: 2, kvHeads: 1, headDim: 10, hidden: 28, batchTokens: 700 },
   ],
   ['sft', { ...learned, dModel: 64, layers: 1, heads: 4, tieEmbeddings: true, gradientAccumulationSteps: 2 }],
+  ['sft', { ...learned, dModel: 64, layers: 4, heads: 4, gradientCheckpointing: true }],
   ['pretrain', { ...learned, dModel: 33, layers: 2, heads: 3, headDim: 12, batchTokens: 2000, evalEvery: 2 }],
 ];
 
@@ -140,9 +142,9 @@ test('seconds: a step is the sum of its phases, the run that of steps and evalua
 });
 
 test('a run that does not fit: the options that are named make it fit; where none do, it says so', async () => {
-  const o = { ...small, batchSize: 64, evalEnds: false, evalEvery: 0 };
+  const o = { ...small, batchSize: 32, maxCompletionLength: 60, evalEnds: false, evalEvery: 0 };
   const whole = await planGrpo(o, { measure: false });
-  const limit = 0.7 * whole.memory.needed;
+  const limit = whole.memory.needed - 0.5 * whole.bytes.activations;
   const tight = await planGrpo(o, { measure: false, limit });
   const { fits, instead } = tight.memory;
   assert.ok(!fits && instead && instead.needed <= limit);
@@ -150,6 +152,19 @@ test('a run that does not fit: the options that are named make it fit; where non
   assert.deepEqual([eased.memory.needed, eased.memory.fits], [instead.needed, true]);
   const hopeless: Plan = await planGrpo(o, { measure: false, limit: 1e6 });
   assert.deepEqual([hopeless.memory.fits, hopeless.memory.instead], [false, null]);
+});
+
+test('passes of one long sequence each: checkpointing is what makes them fit', async () => {
+  const model = await modelFolder('deep', { dModel: 64, layers: 16, heads: 4, context: 240 });
+  const o: GrpoInput = { model, task: 'countdown', batchSize: 4, numGenerations: 2, evalEnds: false };
+  const long = { ...o, microBatchTokens: 100, maxSequences: 1 };
+  const kept = await planGrpo(long, { measure: false });
+  const limit = kept.memory.needed - 1;
+  const { instead } = (await planGrpo(long, { measure: false, limit })).memory;
+  assert.deepEqual(instead?.options, { gradientCheckpointing: true });
+  const again = await planGrpo({ ...long, gradientCheckpointing: true }, { measure: false });
+  assert.equal(again.memory.needed, instead.needed);
+  assert.ok(again.bytes.activations < 0.3 * kept.bytes.activations);
 });
 
 test('bad input is refused as by the run itself', async () => {

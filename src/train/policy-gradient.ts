@@ -32,6 +32,8 @@ export interface PolicyGradientOptions extends PolicyLossOptions {
   readonly maskTruncatedCompletions: boolean;
   /** Most tokens, prompts included, in one forward and backward pass. */
   readonly microBatchTokens: number;
+  /** Whether layers are computed again in backward instead of kept. */
+  readonly gradientCheckpointing: boolean;
 }
 
 /**
@@ -57,7 +59,7 @@ export async function accumulatePolicyGradient(
         'f32',
       );
     const old = perToken((s, i) => s.oldLogprobs[i]);
-    const tape = new Tape(device);
+    const tape = new Tape(device, { checkpointing: o.gradientCheckpointing });
     const { logprob, entropy } = completionLogprobs({ device, tape }, llama, pass, o.temperature);
     const inputs = {
       logprob,

@@ -8,10 +8,17 @@ import type { ExampleSource } from './examples.js';
 import { completionLogprobs, eachPass } from './packing.js';
 import type { SupervisedOptions } from './supervised-options.js';
 
+type PassOptions = Pick<SupervisedOptions, 'batchTokens' | 'gradientCheckpointing'>;
+
 /** Sum of -log p over a pass's completions; adds its gradient times `weight` where there is one. */
-function passLoss(llama: Llama, pass: readonly Example[], weight: number | null): number {
+function passLoss(
+  llama: Llama,
+  pass: readonly Example[],
+  weight: number | null,
+  { gradientCheckpointing: checkpointing }: PassOptions,
+): number {
   const { device } = llama;
-  const tape = weight === null ? null : new Tape(device);
+  const tape = weight === null ? null : new Tape(device, { checkpointing });
   const { logprob } = completionLogprobs({ device, tape }, llama, pass);
   const [sum] = columnSums(device, viewOf(logprob, [logprob.size, 1]));
   if (tape && weight !== null) {
@@ -25,13 +32,13 @@ function passLoss(llama: Llama, pass: readonly Example[], weight: number | null)
 export async function meanLoss(
   llama: Llama,
   examples: readonly Example[],
-  batchTokens: number,
+  o: PassOptions,
   learn: boolean,
 ): Promise<number> {
   const targets = examples.reduce((n, e) => n + e.completionIds.length, 0);
   let sum = 0;
-  await eachPass(llama, examples, batchTokens, (pass) => {
-    sum += passLoss(llama, pass, learn ? 1 / targets : null);
+  await eachPass(llama, examples, o.batchTokens, (pass) => {
+    sum += passLoss(llama, pass, learn ? 1 / targets : null, o);
   });
   return sum / targets;
 }
@@ -40,5 +47,5 @@ export async function meanLoss(
 export function lossOver(llama: Llama, source: ExampleSource, o: SupervisedOptions): Promise<number> {
   const count = Math.min(source.size ?? o.evalExamples, o.evalExamples);
   const examples = Array.from({ length: count }, (_, i) => source.at(i));
-  return meanLoss(llama, examples, o.batchTokens, false);
+  return meanLoss(llama, examples, o, false);
 }

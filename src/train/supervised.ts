@@ -140,7 +140,7 @@ async function* run(
       const { examples, next } = take(train, state.nextExample, perStep);
       const learningRate = learningRateAt(step - 1, steps, o);
       optimizer.clearGradients();
-      const loss = await meanLoss(policy.llama, examples, o.batchTokens, true);
+      const loss = await meanLoss(policy.llama, examples, o, true);
       const tokens = examples.reduce((n, e) => n + tokensOf(e), 0);
       let gradNorm = 0;
       let skipped = 0;

@@ -91,16 +91,19 @@ export function grpoRehearsal(
       );
     },
     lighter(kind) {
-      const change = (options: ChangedOptions) => ({
-        rehearsal: grpoRehearsal(subject, { ...o, ...options }, meanLength),
-        options,
-      });
+      if (kind === 'kvCache') {
+        const sequences = halved(Math.min(o.maxSequences, o.batchSize), 1);
+        return sequences === null ? [] : [{ maxSequences: sequences }];
+      }
+      const ways: ChangedOptions[] = [];
       // Passes hold whole sequences: fewer tokens than the longest has would change nothing.
-      const tokens = kind === 'activations' ? halved(o.microBatchTokens, o.maxCompletionLength) : null;
-      if (tokens !== null) return change({ microBatchTokens: tokens });
-      const sequences = kind === 'kvCache' ? halved(Math.min(o.maxSequences, o.batchSize), 1) : null;
-      if (sequences !== null) return change({ maxSequences: sequences });
-      return null;
+      const tokens = halved(o.microBatchTokens, o.maxCompletionLength);
+      if (tokens !== null) ways.push({ microBatchTokens: tokens });
+      if (!o.gradientCheckpointing) ways.push({ gradientCheckpointing: true });
+      return ways;
+    },
+    with(options) {
+      return grpoRehearsal(subject, { ...o, ...options }, meanLength);
     },
   };
 }

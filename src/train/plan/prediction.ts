@@ -78,6 +78,14 @@ function highest(all: readonly Sizes[]): Sizes {
   };
 }
 
+interface Tried extends Sizes {
+  readonly rehearsals: readonly Rehearsal[];
+  readonly options: ChangedOptions;
+}
+
+/** Kinds of memory that options change. */
+const CHANGEABLE = ['activations', 'kvCache'] as const;
+
 /** Whether all of them fit, and if not, the options that make them fit, each halved until they do. */
 export async function planMemory(
   device: Pick<Device, 'target' | 'threads'>,
@@ -85,24 +93,30 @@ export async function planMemory(
   extent: Extent,
   limit: number,
 ): Promise<PlannedMemory> {
-  const { bytes, needed } = highest(all.map(({ played }) => played));
-  const plan = { needed, machine: limit, fits: needed <= limit, instead: null };
-  if (plan.fits) return plan;
-  let now = { rehearsals: all.map((one) => one.rehearsal), bytes, needed, options: {} as ChangedOptions };
-  const exhausted = new Set<MemoryKind>();
-  while (now.needed > limit) {
-    const kinds = (['activations', 'kvCache'] as const).filter((kind) => !exhausted.has(kind));
-    if (kinds.length === 0) return plan;
-    const dearest = kinds.reduce((a, b) => (now.bytes[b] > now.bytes[a] ? b : a));
-    const lighter = now.rehearsals.flatMap((r) => r.lighter(dearest) ?? []);
-    const rehearsals = lighter.map((one) => one.rehearsal);
-    const sizes: Sizes[] = [];
-    for (const rehearsal of rehearsals) sizes.push(await playDry(device, rehearsal, extent));
-    const next = sizes.length > 0 ? highest(sizes) : now;
-    if (next.bytes[dearest] >= now.bytes[dearest]) exhausted.add(dearest);
-    else now = { ...next, rehearsals, options: { ...now.options, ...lighter[0].options } };
+  const sizes = highest(all.map(({ played }) => played));
+  const plan = { needed: sizes.needed, machine: limit, fits: sizes.needed <= limit, instead: null };
+  let now: Tried | null = { ...sizes, rehearsals: all.map((one) => one.rehearsal), options: {} };
+  while (now && now.needed > limit) now = await lighten(device, now, extent);
+  return !now || plan.fits ? plan : { ...plan, instead: { options: now.options, needed: now.needed } };
+}
+
+/** The first change that takes less of the dearest kind, or of another where nothing does; null where there is none. */
+async function lighten(
+  device: Pick<Device, 'target' | 'threads'>,
+  now: Tried,
+  extent: Extent,
+): Promise<Tried | null> {
+  for (const kind of [...CHANGEABLE].sort((a, b) => now.bytes[b] - now.bytes[a])) {
+    for (const options of now.rehearsals[0].lighter(kind)) {
+      const rehearsals = now.rehearsals.map((r) => r.with(options));
+      const sizes: Sizes[] = [];
+      for (const rehearsal of rehearsals) sizes.push(await playDry(device, rehearsal, extent));
+      const next = highest(sizes);
+      if (next.bytes[kind] < now.bytes[kind])
+        return { ...next, rehearsals, options: { ...now.options, ...options } };
+    }
   }
-  return { ...plan, instead: { options: now.options, needed: now.needed } };
+  return null;
 }
 
 function flopsOf(work: ReadonlyMap<Phase, readonly Work[]>): number {

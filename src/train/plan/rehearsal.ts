@@ -26,8 +26,10 @@ export interface Rehearsal {
   play(device: Device, extent: Extent, done: (phase: Phase, step: number) => void): Promise<void>;
   /** The same with less to do, for measuring; null where there is no less. */
   smaller(): Rehearsal | null;
-  /** The same with less memory of a kind, and the options that make it so; null where no option does. */
-  lighter(kind: MemoryKind): { readonly rehearsal: Rehearsal; readonly options: ChangedOptions } | null;
+  /** Ways to do the same with less memory of a kind, those first that cost least: options to change. */
+  lighter(kind: MemoryKind): readonly ChangedOptions[];
+  /** The same with other options. */
+  with(options: ChangedOptions): Rehearsal;
 }
 
 export type ChangedOptions = Readonly<Record<string, number | boolean>>;

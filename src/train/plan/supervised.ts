@@ -6,7 +6,7 @@ import { createOptimizer } from '../optimizer.js';
 import { type Prepared, take } from '../supervised-data.js';
 import { lossOver, meanLoss } from '../supervised-loss.js';
 import type { SupervisedOptions } from '../supervised-options.js';
-import { halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
+import { type ChangedOptions, halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
 
 export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: SupervisedOptions): Rehearsal {
   return {
@@ -18,7 +18,7 @@ export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: Supe
         for (let step = 1; step <= steps; step++) {
           const taken = take(data.train, next, o.batchTokens * o.gradientAccumulationSteps);
           next = taken.next;
-          await meanLoss(llama, taken.examples, o.batchTokens, true);
+          await meanLoss(llama, taken.examples, o, true);
           optimizer.step(o.learningRate);
           stopIfAborted(signal);
           done('update', step);
@@ -42,13 +42,16 @@ export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: Supe
       return tokens === null ? null : supervisedRehearsal(config, data, { ...o, batchTokens: tokens });
     },
     lighter(kind) {
-      const tokens = kind === 'activations' ? halved(o.batchTokens, 1) : null;
-      if (tokens === null) return null;
-      const options = {
-        batchTokens: tokens,
-        gradientAccumulationSteps: 2 * o.gradientAccumulationSteps,
-      };
-      return { rehearsal: supervisedRehearsal(config, data, { ...o, ...options }), options };
+      const ways: ChangedOptions[] = [];
+      if (kind !== 'activations') return ways;
+      const tokens = halved(o.batchTokens, 1);
+      if (tokens !== null)
+        ways.push({ batchTokens: tokens, gradientAccumulationSteps: 2 * o.gradientAccumulationSteps });
+      if (!o.gradientCheckpointing) ways.push({ gradientCheckpointing: true });
+      return ways;
+    },
+    with(options) {
+      return supervisedRehearsal(config, data, { ...o, ...options });
     },
   };
 }

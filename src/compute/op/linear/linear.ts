@@ -166,16 +166,23 @@ export function linearGradients(device: Device, x: Tensor, w: Parameter, dy: Ten
  * y[rows, out] = x[rows, in] W^T with W[out, in]; with a residual, y = residual + x W^T.
  * @param residual [rows, out]; x was computed from it, and every other use of it comes before, so that both it and y
  * share one gradient
+ * @param into where y goes; default: a temporary
  * @throws RetortError bad-kernel when x's columns are not W's, or the residual has another shape than y
  */
-export function linear({ device, tape }: Context, x: Tensor, w: Parameter, residual?: Tensor): Tensor {
+export function linear(
+  { device, tape }: Context,
+  x: Tensor,
+  w: Parameter,
+  residual?: Tensor,
+  into?: Tensor | null,
+): Tensor {
   const [rows, inputs] = matrixShape(x);
   const [outputs, columns] = matrixShape(w.value);
   if (inputs !== columns)
     throw refuse('bad-kernel', `linear ${w.name} with W [${w.value.shape}]`, x.shape, 'shapes must fit');
   if (residual && residual.size !== rows * outputs)
     throw refuse('bad-kernel', `residual of [${rows}, ${outputs}]`, residual.shape, 'shapes must fit');
-  const y = device.temporary([rows, outputs]);
+  const y = into ?? device.temporary([rows, outputs]);
   linearInto(device, x, w, y, residual);
   tape?.record([y], () => {
     const dy = tape.arrived(y);
