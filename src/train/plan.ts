@@ -12,7 +12,7 @@ import { settleGrpoOptions } from './grpo-options.js';
 import { planNewModel } from './new-model.js';
 import { grpoRehearsal } from './plan/grpo.js';
 import {
-  machineBytes,
+  limitOf,
   type PlannedBytes,
   type PlannedMemory,
   type PlannedSeconds,
@@ -161,8 +161,9 @@ interface Planned {
 }
 
 async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
-  const { measure = true, limit = machineBytes(), signal, onStage } = options;
+  const { measure = true, signal, onStage } = options;
   const device = options.device ?? createDevice({ threads: p.threads });
+  const limit = options.limit ?? limitOf(device);
   try {
     const extent = { steps: p.played, evaluate: true, signal };
     onStage?.('counting');

@@ -3,7 +3,7 @@
 // The run's own code is played through on a dry device, which gives the bytes it asks for and, kernel by kernel, how much
 // there is to compute. The same in smaller (shorter completions, fewer layers, fewer groups, until it takes about a
 // second) is then played on the real device, and each kernel's speed there gives the time of the whole.
-import os from 'node:os';
+import { machineBytes, WASM_LIMIT } from '../../compute/device/backing.js';
 import type { Device } from '../../compute/device/device.js';
 import { DryDevice } from '../../compute/device/dry.js';
 import type { MemoryKind } from '../../compute/device/memory.js';
@@ -17,7 +17,7 @@ export type PlannedBytes = Readonly<Record<MemoryKind | 'total', number>>;
 export interface PlannedMemory {
   /** Peak of device memory for whatever lengths come, gaps between blocks and the process itself included. */
   readonly needed: number;
-  /** What this machine has, or the process may have of it. */
+  /** What this machine has, or the process may have of it, or WebAssembly. */
   readonly machine: number;
   readonly fits: boolean;
   /** Where it does not fit: options with which it does; null where none were found. */
@@ -59,11 +59,12 @@ export async function playDry(
   return { bytes, needed: device.memoryReach + PROCESS_BYTES, work };
 }
 
-/** What this machine has, or of it this process may have. */
-export function machineBytes(): number {
-  const constrained = process.constrainedMemory();
-  // 0 or a number beyond all memory where there is no constraint.
-  return Math.min(os.totalmem(), constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
+/** What a run may take on this machine: WebAssembly's memory ends sooner than the machine's. */
+export function limitOf({ target }: Pick<Device, 'target'>): number {
+  return Math.min(
+    machineBytes(),
+    target.name === 'x64' ? Number.POSITIVE_INFINITY : WASM_LIMIT + PROCESS_BYTES,
+  );
 }
 
 type Sizes = Pick<Played, 'bytes' | 'needed'>;
