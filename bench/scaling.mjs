@@ -1,0 +1,117 @@
+// How speed grows with the model, the batch and the sequence: training and decoding, with the share of the peak.
+// Usage: node bench/scaling.mjs      About five minutes. Writes results/bench/scaling.txt.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { median, peakNow } from '../dist/src/cli/bench-measure.js';
+import { benchConfig, trainFlops, withTraining } from '../dist/src/cli/bench-models.js';
+import { percent, table } from '../dist/src/cli/terminal.js';
+import { createDevice } from '../dist/src/compute/device/device.js';
+import { createLlama, freeLlama, initLlama } from '../dist/src/model/llama.js';
+import { createEngine } from '../dist/src/rollout/engine.js';
+
+const WIDTHS = [64, 128, 256, 512, 1024];
+const BATCHES = [1, 8, 64, 256, 1024];
+const SEQUENCES = [64, 256, 1024, 4096];
+/** Runs of which the median counts, at least; more while they take under half a second in all. */
+const RUNS = 5;
+/** Steps decoded in one run. */
+const STEPS = 16;
+/** Bytes of cache past which a batch is left out: memory, and time to fill it. */
+const MOST_CACHE = 4 * 2 ** 30;
+
+/** The median of seconds and of the share of the peak, measured before and after each run. */
+function measure(device, flops, work) {
+  work();
+  const seconds = [];
+  const shares = [];
+  let before = peakNow(device);
+  const began = performance.now();
+  for (let run = 0; run < RUNS || (performance.now() - began < 500 && run < 50); run++) {
+    const start = performance.now();
+    work();
+    const took = (performance.now() - start) / 1000;
+    const after = peakNow(device);
+    seconds.push(took);
+    shares.push(flops / took / ((before + after) / 2));
+    before = after;
+  }
+  return { seconds: median(seconds), share: median(shares) };
+}
+
+function train(device, dModel, sequence) {
+  const batch = Math.max(1, 4096 / sequence);
+  const tokens = batch * sequence;
+  const flops = tokens * trainFlops(benchConfig(dModel, sequence), sequence);
+  const { seconds, share } = withTraining(device, dModel, { batch, sequence }, (step) =>
+    measure(device, flops, step),
+  );
+  return { rate: tokens / seconds, share };
+}
+
+/** Decodes tokens around position `context` of `batch` sequences. */
+function decode(device, dModel, batch, context) {
+  const config = benchConfig(dModel, context + STEPS * 64);
+  const llama = createLlama(device, config, { trainable: false });
+  initLlama(llama, 0);
+  const tokenizer = {
+    vocabSize: config.vocabSize,
+    bosTokenId: null,
+    eosTokenIds: [],
+    encode: () => [],
+    decode: () => '',
+    stream: () => ({ push: () => '', end: () => '' }),
+    files: {},
+    chatTemplate: null,
+  };
+  const longest = context + STEPS * 60;
+  const engine = createEngine({ llama, tokenizer }, { maxSequences: batch, maxLength: longest });
+  try {
+    const promptIds = Array.from({ length: context }, (_, i) => (i * 7) % config.vocabSize);
+    // The prompt is computed once and shared; each sequence reads it for itself all the same.
+    engine.submit({ promptIds, n: batch, maxTokens: STEPS * 60, seed: 0, problem: 0 });
+    let started = 0;
+    while (started < batch) started = engine.step().tokens.length;
+    const flops = batch * STEPS * (trainFlops(config, 0) / 3 + 4 * config.numHiddenLayers * dModel * context);
+    const { seconds, share } = measure(device, flops, () => {
+      for (let i = 0; i < STEPS; i++) engine.step();
+    });
+    return { rate: (batch * STEPS) / seconds, share };
+  } finally {
+    engine.close();
+    freeLlama(llama);
+  }
+}
+
+const cell = (result) => (result ? `${result.rate.toFixed(0)} (${percent(result.share)})` : '-');
+const device = createDevice();
+const texts = [];
+const section = (title, header, columns, of) => {
+  const rows = [];
+  for (const dModel of WIDTHS) {
+    const cells = columns.map((column) => {
+      console.error(`${title}: d ${dModel}, ${column}`);
+      return cell(of(dModel, column));
+    });
+    rows.push([`d ${dModel}`, ...cells]);
+  }
+  texts.push(`${title}\n${table([[header, ...columns.map(String)], ...rows])}`);
+};
+const cacheBytes = (dModel, batch, context) => 4 * 2 * 4 * dModel * batch * (context + STEPS * 60);
+section('training, 4096 tokens a step, by the length of the sequences', 'sequence', SEQUENCES, (d, s) =>
+  train(device, d, s),
+);
+section('decoding at position 64, by the batch', 'batch', BATCHES, (d, batch) =>
+  cacheBytes(d, batch, 64) > MOST_CACHE ? undefined : decode(device, d, batch, 64),
+);
+section('decoding 16 sequences, by the position', 'position', SEQUENCES, (d, context) =>
+  decode(device, d, 16, context),
+);
+await device.close();
+const text = [
+  `node bench/scaling.mjs: tokens/s (share of the multiply-add loop's peak); 4 layers; ${device.threads} threads, ${device.target.name} with ${device.target.lanes} lanes; ${cpus()[0].model.trim()}; node ${process.version}`,
+  '',
+  texts.join('\n\n'),
+].join('\n');
+mkdirSync('results/bench', { recursive: true });
+writeFileSync('results/bench/scaling.txt', `${text}\n`);
+console.log(text);
