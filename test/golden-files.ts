@@ -71,9 +71,10 @@ export interface GoldenAdvantages {
   }[];
 }
 
-export interface GoldenIndex {
-  readonly a: GoldenModel;
-  readonly b: GoldenModel;
+/** Golden models with a file of their own: parameters, gradients and logits. */
+export const goldenModels = ['a', 'b', 'llama3', 'qwen2', 'qwen3'] as const;
+
+export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[number], GoldenModel>> {
   readonly adamw: {
     readonly options: GoldenAdamW;
     readonly losses: readonly number[];

@@ -7,8 +7,9 @@ import { after, beforeEach, test } from 'node:test';
 import { noStories, stories } from '../../test/support/shared.js';
 import { RetortError } from '../errors.js';
 import { elementCount, type LlamaConfig } from '../model/config.js';
-import { checkVocabulary, type ModelFolder, readModelFolder, writeModelFolder } from './folder.js';
+import { checkVocabulary, readModelFolder, writeModelFolder } from './folder.js';
 import { type NamedTensor, writeSafetensors } from './safetensors.js';
+import type { StoredModel } from './stored-model.js';
 
 const scratch = fs.mkdtempSync(join(tmpdir(), 'retort-folder-'));
 after(() => fs.rmSync(scratch, { recursive: true, force: true }));
@@ -31,7 +32,7 @@ const config: LlamaConfig = {
   eosTokenIds: [1, 2],
 };
 
-function readAll(folder: ModelFolder): Map<string, Float32Array> {
+function readAll(folder: StoredModel): Map<string, Float32Array> {
   const values = new Map<string, Float32Array>();
   for (const { name, shape } of folder.parameters) {
     const into = new Float32Array(elementCount(shape));
@@ -42,7 +43,7 @@ function readAll(folder: ModelFolder): Map<string, Float32Array> {
 }
 
 function tensorsOf(
-  folder: ModelFolder,
+  folder: StoredModel,
 ): Array<{ name: string; shape: readonly number[]; data: Float32Array }> {
   const values = readAll(folder);
   return folder.parameters.map(({ name, shape }) => ({ name, shape, data: values.get(name)! }));
@@ -88,12 +89,12 @@ test('stories260K is read, and written again with the same bytes of weights', { 
     tensors.reduce((sum, { data }) => sum + data.length, 0),
     260032,
   );
-  writeModelFolder(dir, { config: folder.config, tensors, generationConfig: { temperature: 0.6 } });
+  writeModelFolder(dir, { config: folder.config, tensors, sampling: { temperature: 0.6 } });
   const again = readModelFolder(dir);
   assert.deepEqual(again.config, folder.config);
   assert.deepEqual(readAll(again), readAll(folder));
   const generation = JSON.parse(fs.readFileSync(join(dir, 'generation_config.json'), 'utf8'));
-  assert.deepEqual(generation, { bos_token_id: 1, eos_token_id: 2, temperature: 0.6 });
+  assert.deepEqual(generation, { bos_token_id: 1, eos_token_id: 2, do_sample: true, temperature: 0.6 });
   folder.close();
   again.close();
 });
@@ -136,17 +137,37 @@ test('shards with an index', () => {
   assert.throws(() => readModelFolder(dir), refused(/index\.json: field weight_map/));
 });
 
+const llama3 = {
+  rope_type: 'llama3',
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 32,
+};
+
 test('config.json fields that Retort cannot honour are named', () => {
   writeSmall();
   const path = join(dir, 'config.json');
   const good = JSON.parse(fs.readFileSync(path, 'utf8'));
   const cases: Array<[object, RegExp]> = [
-    [{ model_type: 'mamba' }, /field model_type: got "mamba"; Retort runs Llama models/],
+    [{ model_type: 'mamba' }, /field model_type: got "mamba"; Retort runs llama, qwen2, qwen3/],
     [{ model_type: undefined }, /field model_type/],
     [{ architectures: ['LlamaForSequenceClassification'] }, /field architectures/],
     [{ attention_bias: true }, /field attention_bias: got true/],
     [{ mlp_bias: true }, /field mlp_bias: got true/],
-    [{ rope_scaling: { rope_type: 'llama3', factor: 8 } }, /field rope_scaling: got .*llama3/],
+    [{ rope_scaling: { rope_type: 'llama3', factor: 8 } }, /field rope_scaling\.low_freq_factor is missing/],
+    [{ rope_scaling: { type: 'linear', factor: 8 } }, /field rope_scaling: got .*linear/],
+    [
+      { rope_parameters: { full_attention: { rope_type: 'default' } } },
+      /field rope_parameters: got .*full_att/,
+    ],
+    [
+      { rope_scaling: { ...llama3, high_freq_factor: 1 } },
+      /ropeScaling\.highFreqFactor: got 1; it must be above/,
+    ],
+    [{ model_type: 'qwen2' }, /field architectures: got \["LlamaForCausalLM"\]; .*Qwen2ForCausalLM/],
+    [{ use_sliding_window: true }, /field use_sliding_window: got true/],
+    [{ layer_types: ['full_attention', 'sliding_attention'] }, /field layer_types: got "sliding_attention"/],
     [{ rope_scaling: { factor: 8 } }, /field rope_scaling/],
     [{ rope_parameters: { rope_type: 'yarn' } }, /field rope_parameters: got .*yarn/],
     [{ partial_rotary_factor: 0.5 }, /partial_rotary_factor/],
@@ -186,7 +207,7 @@ test('missing files and wrong tensors', () => {
   };
   withTensors(tensors.slice(0, -1), /has no tensor lm_head\.weight \(or tie_word_embeddings/);
   const bias = { name: 'model.layers.0.self_attn.q_proj.bias', shape: [8], data: new Float32Array(8) };
-  withTensors([...tensors, bias], /got "model\.layers\.0\.self_attn\.q_proj\.bias"; a Llama model/);
+  withTensors([...tensors, bias], /got "model\.layers\.0\.self_attn\.q_proj\.bias"; a model of this config/);
   const ints = { name: 'model.norm.weight', shape: [6], data: new Int32Array(6) };
   withTensors(
     tensors.map((one) => (one.name === ints.name ? ints : one)),
@@ -237,7 +258,7 @@ test('a tied model may hold its head twice; a folder on a missing path names it'
 });
 
 test('writing refuses missing, strange and misshapen tensors', () => {
-  const tensors = writeSmall() as Array<{ name: string; shape: number[]; data: Float32Array }>;
+  const tensors = writeSmall();
   const other = join(scratch, 'other');
   const write = (list: typeof tensors) => () => writeModelFolder(other, { config, tensors: list });
   assert.throws(write(tensors.slice(1)), refused(/tensor model\.embed_tokens\.weight is missing/));

@@ -7,21 +7,21 @@ import { type LlamaConfig, type ParameterShape, parameterShapes, validateConfig 
 import { storageError, writeDirectoryAtomically } from './atomic.js';
 import { llamaConfigJson, parseLlamaConfig, specialTokenFields } from './config-json.js';
 import { parseJson, readOptionalTextFile, readTextFile } from './files.js';
-import { openSafetensors, type SafetensorsFile, type TensorEntry, writeSafetensors } from './safetensors.js';
-
-/** An opened model folder: every expected tensor is known to be there in the right shape; weights are not read yet. */
-export interface ModelFolder {
-  readonly dir: string;
-  readonly config: LlamaConfig;
-  /** What `read` gives, in the model's order: name and shape (`[rows, columns]` or `[n]`). */
-  readonly parameters: readonly ParameterShape[];
-  /**
-   * Reads a parameter as float32 into memory of its size.
-   * @throws RetortError `bad-model` where a value is NaN or infinite, naming the tensor and the place.
-   */
-  read(name: string, into: Float32Array): void;
-  close(): void;
-}
+import {
+  type FloatType,
+  type NamedTensor,
+  openSafetensors,
+  type SafetensorsFile,
+  type TensorEntry,
+  writeSafetensors,
+} from './safetensors.js';
+import {
+  checkFinite,
+  parseSampling,
+  type SamplingDefaults,
+  type StoredModel,
+  samplingJson,
+} from './stored-model.js';
 
 const WEIGHTS = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
@@ -32,10 +32,15 @@ const remedy =
  * Opens a model folder and checks it, before anything of the model's size is allocated.
  * @throws RetortError `bad-model` naming the file, and the field or tensor that does not fit.
  */
-export function readModelFolder(dir: string): ModelFolder {
+export function readModelFolder(dir: string): StoredModel {
   const path = join(dir, 'config.json');
   const config = parseLlamaConfig(readTextFile(path, 'bad-model', remedy), path);
   const parameters = parameterShapes(config);
+  const generationPath = join(dir, 'generation_config.json');
+  const sampling = parseSampling(
+    readOptionalTextFile(generationPath, 'bad-model', remedy) ?? '{}',
+    generationPath,
+  );
   const { files, fileOf } = openWeights(dir);
   try {
     for (const parameter of parameters) checkParameter(parameter, fileOf(parameter.name), dir);
@@ -45,9 +50,10 @@ export function readModelFolder(dir: string): ModelFolder {
     throw error;
   }
   return {
-    dir,
+    path: dir,
     config,
     parameters,
+    sampling,
     read(name, into) {
       const file = fileOf(name);
       if (!file)
@@ -150,19 +156,8 @@ function checkStrangers(
           'bad-model',
           `tensor in ${file.path}`,
           entry.name,
-          'a Llama model of this config.json has no such tensor',
+          'a model of this config.json has no such tensor',
         );
-}
-
-function checkFinite(values: Float32Array, name: string, path: string): void {
-  for (let i = 0; i < values.length; i++)
-    if (!Number.isFinite(values[i]))
-      throw refuse(
-        'bad-model',
-        `${path}: value ${i} of tensor ${name}`,
-        values[i],
-        'the weights are damaged: use others',
-      );
 }
 
 /**
@@ -182,15 +177,20 @@ export function checkVocabulary({ vocabSize }: { readonly vocabSize: number }, c
     );
 }
 
+/** PyTorch's names of the types that weights are stored in. */
+const torchNames: Readonly<Record<FloatType, string>> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' };
+
 /** What goes into a model folder. */
 export interface ModelFiles {
   readonly config: LlamaConfig;
   /** Every parameter of `parameterShapes(config)`, in any order. */
-  readonly tensors: Iterable<{ name: string; shape: readonly number[]; data: Float32Array }>;
+  readonly tensors: Iterable<NamedTensor>;
   /** Its files are written beside the weights. */
   readonly tokenizer?: { readonly files: Readonly<Record<string, string>>; readonly vocabSize: number };
-  /** Fields for generation_config.json (`temperature`, ...), beside the special token ids. */
-  readonly generationConfig?: Readonly<Record<string, unknown>>;
+  /** For generation_config.json, beside the special token ids. */
+  readonly sampling?: SamplingDefaults;
+  /** How the weights are stored. Default F32. */
+  readonly dtype?: FloatType;
 }
 
 /**
@@ -228,14 +228,14 @@ export function fillModelFolder(dir: string, model: ModelFiles): void {
         tensor.shape,
         `it must be ${JSON.stringify(shape)}`,
       );
-    return tensor;
+    return { ...tensor, dtype: model.dtype };
   });
   for (const name of byName.keys())
     throw refuse('bad-checkpoint', 'tensor to write', name, 'the model has no such parameter');
-  const generation = { ...specialTokenFields(config), ...model.generationConfig };
+  const generation = { ...specialTokenFields(config), ...samplingJson(model.sampling ?? {}) };
   const texts = {
     ...model.tokenizer?.files,
-    'config.json': llamaConfigJson(config),
+    'config.json': llamaConfigJson(config, torchNames[model.dtype ?? 'F32']),
     'generation_config.json': `${JSON.stringify(generation, null, 2)}\n`,
   };
   for (const [name, text] of Object.entries(texts)) writeText(join(dir, name), text);

@@ -13,9 +13,10 @@ import {
   writeFileAtomically,
 } from './atomic.js';
 import { fileProblem, makeFolder, parseJson, readTextFile, systemCode } from './files.js';
-import { fillModelFolder, type ModelFiles, type ModelFolder, readModelFolder } from './folder.js';
+import { fillModelFolder, type ModelFiles, readModelFolder } from './folder.js';
 import { type JsonlWriter, openJsonlWriter } from './jsonl.js';
 import { type NamedTensor, openSafetensors, type SafetensorsFile, writeSafetensors } from './safetensors.js';
+import type { StoredModel } from './stored-model.js';
 
 /** A run's folder and the configuration it was made with. */
 export interface Run {
@@ -220,7 +221,7 @@ function removeOld(run: Run, step: number, keepLast: number): void {
 
 /** An opened checkpoint: its files were found whole, tensors are not read yet. */
 export interface Checkpoint extends CheckpointPlace {
-  readonly model: ModelFolder;
+  readonly model: StoredModel;
   readonly groups: Readonly<Record<string, SafetensorsFile>>;
   readonly state: unknown;
   /** Byte length of each journal when the checkpoint was written. */

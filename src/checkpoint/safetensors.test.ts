@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { RetortError } from '../errors.js';
-import { type NamedTensor, openSafetensors, writeSafetensors } from './safetensors.js';
+import { type NamedTensor, openSafetensors, type TensorData, writeSafetensors } from './safetensors.js';
 import { parseHeader } from './safetensors-header.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'retort-safetensors-'));
@@ -41,7 +41,7 @@ function writeRaw(header: unknown, data = new Uint8Array(0)): void {
 
 test('what is written is read back bit for bit', () => {
   const floats = new Float32Array([1, -0, 1e-45, Number.NaN, Number.POSITIVE_INFINITY, 3.4e38]);
-  const tensors: NamedTensor[] = [
+  const tensors: { name: string; shape: number[]; data: TensorData }[] = [
     { name: 'w', shape: [2, 3], data: floats },
     { name: 'ids', shape: [3], data: new Int32Array([-(2 ** 31), 0, 2 ** 31 - 1]) },
     { name: 'empty', shape: [0, 7], data: new Float32Array(0) },

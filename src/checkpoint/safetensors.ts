@@ -2,8 +2,8 @@
 import fs from 'node:fs';
 import { RetortError, refuse } from '../errors.js';
 import { storageError, writeAll } from './atomic.js';
-import { fileProblem } from './files.js';
-import { widen } from './half.js';
+import { type BinaryFile, openBinaryFile } from './binary-file.js';
+import { narrow, widen } from './half.js';
 import { elementBytes, MAX_HEADER, parseHeader, type TensorEntry } from './safetensors-header.js';
 
 export type { TensorEntry } from './safetensors-header.js';
@@ -11,11 +11,16 @@ export type { TensorEntry } from './safetensors-header.js';
 /** Memory that a tensor can be read into or written from: F32, I32 and U8. */
 export type TensorData = Float32Array | Int32Array | Uint8Array;
 
-/** A named tensor to write; `data` has as many elements as `shape` says. */
+/** Types of floating-point numbers that are written. */
+export type FloatType = 'F32' | 'F16' | 'BF16';
+
+/** A named tensor to write; its data may be given when its turn comes, so that not all are in memory at once. */
 export interface NamedTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: TensorData;
+  readonly data: TensorData | (() => Float32Array);
+  /** How float32 data is stored. Default F32. */
+  readonly dtype?: FloatType;
 }
 
 /** An open file. Tensors are read one by one; nothing of the data is kept. */
@@ -24,7 +29,7 @@ export interface SafetensorsFile {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
   /**
-   * Reads a tensor into memory of its size: F32, F16, BF16 and I32 into a Float32Array, I32 into an Int32Array, U8
+   * Reads a tensor into memory of its size, shared memory too: F32, F16, BF16 and I32 into a Float32Array, I32 into an Int32Array, U8
    * into a Uint8Array.
    * @throws RetortError `bad-model` for a missing tensor, another size, another type, or a file cut while open.
    */
@@ -39,18 +44,9 @@ const remedy = 'name a safetensors file that is there and whole';
  * @throws RetortError `bad-model` naming the file and what is wrong.
  */
 export function openSafetensors(path: string): SafetensorsFile {
-  let fd: number;
+  const file = openBinaryFile(path, remedy);
   try {
-    // A folder opens, and a pipe would block for ever; both are no tensors.
-    if (!fs.statSync(path).isFile())
-      throw new RetortError('bad-model', `cannot read ${path}: it is not a file; ${remedy}`);
-    fd = fs.openSync(path, 'r');
-  } catch (error) {
-    if (error instanceof RetortError) throw error;
-    throw unreadable(path, error);
-  }
-  try {
-    const { dataStart, header } = readHeader(fd, path);
+    const { dataStart, header } = readHeader(file);
     return {
       path,
       ...header,
@@ -64,18 +60,18 @@ export function openSafetensors(path: string): SafetensorsFile {
             'the file has no tensor of this name',
           );
         checkTarget(entry, into, path);
-        readTensor(fd, path, dataStart, entry, into);
+        readTensor(file, dataStart + entry.begin, entry.dtype, into);
       },
-      close: () => fs.closeSync(fd),
+      close: () => file.close(),
     };
   } catch (error) {
-    fs.closeSync(fd);
+    file.close();
     throw error;
   }
 }
 
-function readHeader(fd: number, path: string) {
-  const size = fs.fstatSync(fd).size;
+function readHeader(file: BinaryFile) {
+  const { path, size } = file;
   const fail = (what: string) =>
     new RetortError(
       'bad-model',
@@ -83,14 +79,14 @@ function readHeader(fd: number, path: string) {
     );
   if (size < 10) throw fail(`the file has ${size} bytes, too few for a safetensors header`);
   const lengthBytes = new Uint8Array(8);
-  readAt(fd, path, lengthBytes, 0);
+  file.read(lengthBytes, 0);
   const length = new DataView(lengthBytes.buffer).getBigUint64(0, true);
   if (length < 2n || length > BigInt(MAX_HEADER)) throw fail(`the header claims ${length} bytes`);
   const dataStart = 8 + Number(length);
   if (dataStart > size)
     throw fail(`the header claims ${length} bytes, but only ${size - 8} are there: the file is truncated`);
   const bytes = new Uint8Array(Number(length));
-  readAt(fd, path, bytes, 8);
+  file.read(bytes, 8);
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
@@ -125,57 +121,31 @@ function checkTarget(entry: TensorEntry, into: TensorData, path: string): void {
     );
 }
 
-// Elements converted at a time: the only memory beyond the caller's.
-const BLOCK = 65536;
+// Bytes read at a time: the only memory beyond the caller's.
+const BLOCK = 1 << 18;
 
-function readTensor(fd: number, path: string, dataStart: number, entry: TensorEntry, into: TensorData): void {
-  const position = dataStart + entry.begin;
-  const { dtype } = entry;
-  if (!(into instanceof Float32Array) || dtype === 'F32') {
-    readAt(fd, path, new Uint8Array(into.buffer, into.byteOffset, into.byteLength), position);
-    return;
-  }
-  const narrow = dtype === 'I32' ? new Int32Array(BLOCK) : new Uint16Array(BLOCK);
-  for (let start = 0; start < into.length; start += BLOCK) {
-    const count = Math.min(BLOCK, into.length - start);
-    const block = narrow.subarray(0, count);
-    readAt(
-      fd,
-      path,
-      new Uint8Array(block.buffer, 0, block.byteLength),
-      position + start * block.BYTES_PER_ELEMENT,
-    );
-    const target = into.subarray(start, start + count);
-    if (block instanceof Int32Array) target.set(block);
-    else widen(dtype === 'BF16' ? 'BF16' : 'F16', block, target);
+function readTensor(file: BinaryFile, position: number, dtype: string, into: TensorData): void {
+  const bytes = new Uint8Array(BLOCK);
+  const size = elementBytes[dtype]!;
+  const step = BLOCK / size;
+  for (let start = 0; start < into.length; start += step) {
+    const count = Math.min(step, into.length - start);
+    file.read(bytes.subarray(0, count * size), position + start * size);
+    const part = into.subarray(start, start + count);
+    if (dtype === 'F16' || dtype === 'BF16')
+      widen(dtype, new Uint16Array(bytes.buffer, 0, count), part as Float32Array);
+    else part.set(new arrays[dtype]!(bytes.buffer, 0, count));
   }
 }
 
-function readAt(fd: number, path: string, bytes: Uint8Array, position: number): void {
-  for (let done = 0; done < bytes.length; ) {
-    let read: number;
-    try {
-      read = fs.readSync(fd, bytes, done, bytes.length - done, position + done);
-    } catch (error) {
-      throw unreadable(path, error);
-    }
-    if (read === 0)
-      throw new RetortError(
-        'bad-model',
-        `${path} was cut while it was read, at byte ${position + done}; ${remedy}`,
-      );
-    done += read;
-  }
-}
-
-function unreadable(path: string, error: unknown): RetortError {
-  return new RetortError('bad-model', `cannot read ${path}: ${fileProblem(error)}; ${remedy}`, {
-    cause: error,
-  });
-}
+const arrays: Readonly<Record<string, new (b: ArrayBuffer, start: number, count: number) => TensorData>> = {
+  F32: Float32Array,
+  I32: Int32Array,
+  U8: Uint8Array,
+};
 
 /**
- * Writes tensors in the order given and syncs the file. Float32Array becomes F32, Int32Array I32, Uint8Array U8.
+ * Writes tensors in the order given and syncs the file. Int32Array becomes I32, Uint8Array U8.
  * @throws RetortError `storage` where the disk refuses, `bad-checkpoint` for a name given twice or a wrong size.
  */
 export function writeSafetensors(
@@ -192,8 +162,7 @@ export function writeSafetensors(
     try {
       writeAll(fd, length);
       writeAll(fd, header);
-      for (const { data } of list)
-        writeAll(fd, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      for (const tensor of list) writeAll(fd, bytesOf(tensor));
       fs.fsyncSync(fd);
     } finally {
       fs.closeSync(fd);
@@ -203,25 +172,39 @@ export function writeSafetensors(
   }
 }
 
+function bytesOf(tensor: NamedTensor): Uint8Array {
+  const data = typeof tensor.data === 'function' ? tensor.data() : tensor.data;
+  checkCount(tensor, data.length);
+  const dtype = dtypeOf(tensor);
+  const stored = dtype === 'F16' || dtype === 'BF16' ? narrow(dtype, data as Float32Array) : data;
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
+}
+
+function checkCount({ name, shape }: NamedTensor, count: number): void {
+  const expected = shape.reduce((product, one) => product * one, 1);
+  if (count !== expected)
+    throw refuse('bad-checkpoint', `elements of tensor ${name}`, count, `shape [${shape}] has ${expected}`);
+}
+
+function dtypeOf({ data, dtype = 'F32' }: NamedTensor): FloatType | 'I32' | 'U8' {
+  if (data instanceof Int32Array) return 'I32';
+  return data instanceof Uint8Array ? 'U8' : dtype;
+}
+
 function headerText(tensors: readonly NamedTensor[], metadata?: Readonly<Record<string, string>>): string {
   const entries: Array<[string, unknown]> = metadata ? [['__metadata__', metadata]] : [];
   const names = new Set(['__metadata__']);
   let offset = 0;
-  for (const { name, shape, data } of tensors) {
+  for (const tensor of tensors) {
+    const { name, shape, data } = tensor;
     if (names.has(name))
       throw refuse('bad-checkpoint', 'name of a tensor to write', name, 'each must be there once');
     names.add(name);
-    const count = shape.reduce((product, one) => product * one, 1);
-    if (count !== data.length)
-      throw refuse(
-        'bad-checkpoint',
-        `elements of tensor ${name}`,
-        data.length,
-        `shape [${shape}] has ${count}`,
-      );
-    const dtype = data instanceof Float32Array ? 'F32' : data instanceof Int32Array ? 'I32' : 'U8';
-    entries.push([name, { dtype, shape, data_offsets: [offset, offset + data.byteLength] }]);
-    offset += data.byteLength;
+    if (typeof data !== 'function') checkCount(tensor, data.length);
+    const dtype = dtypeOf(tensor);
+    const bytes = shape.reduce((product, one) => product * one, elementBytes[dtype]!);
+    entries.push([name, { dtype, shape, data_offsets: [offset, offset + bytes] }]);
+    offset += bytes;
   }
   const text = JSON.stringify(Object.fromEntries(entries));
   // Spaces to a multiple of 8, so that the data is aligned for readers that map the file.

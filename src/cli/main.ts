@@ -6,6 +6,7 @@ import { VERSION } from '../version.js';
 import { addBench } from './bench.js';
 import { addDemo } from './demo.js';
 import { addEval } from './eval.js';
+import { addExport } from './export.js';
 import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
 import { addPlan } from './plan.js';
@@ -30,6 +31,7 @@ for (const add of [
   addPlan,
   addEval,
   addGenerate,
+  addExport,
   addResume,
   addTasks,
   addScore,

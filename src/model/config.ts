@@ -16,10 +16,27 @@ export interface LlamaConfig {
   readonly maxPositionEmbeddings: number;
   readonly rmsNormEps: number;
   readonly ropeTheta: number;
+  /** Llama 3's stretching of slow frequencies for long contexts; none where absent. */
+  readonly ropeScaling?: Llama3RopeScaling;
+  /** Biases on the q, k and v projections (Qwen2). */
+  readonly qkvBias?: boolean;
+  /** RMSNorm over each head of q and k before the rotation (Qwen3). */
+  readonly qkNorm?: boolean;
   /** Whether the output head is the embedding matrix. */
   readonly tieWordEmbeddings: boolean;
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
+}
+
+/** `rope_scaling` of type `llama3`, in camelCase. */
+export interface Llama3RopeScaling {
+  /** What slow frequencies are divided by. */
+  readonly factor: number;
+  /** Wavelengths above `originalMaxPositionEmbeddings / lowFreqFactor` are slow. */
+  readonly lowFreqFactor: number;
+  /** Wavelengths below `originalMaxPositionEmbeddings / highFreqFactor` are left as they are. */
+  readonly highFreqFactor: number;
+  readonly originalMaxPositionEmbeddings: number;
 }
 
 /** A parameter's Hugging Face name and its shape: `[outputs, inputs]` for matrices, `[n]` for norm weights. */
@@ -66,6 +83,7 @@ export function validateConfig(config: LlamaConfig): LlamaConfig {
     throw refuse('bad-model', 'headDim', config.headDim, 'it must be even, rotary embedding turns pairs');
   checkPositive('rmsNormEps', config.rmsNormEps, 1);
   checkPositive('ropeTheta', config.ropeTheta, 1e12);
+  if (config.ropeScaling) checkRopeScaling(config.ropeScaling);
   const special =
     config.bosTokenId === null ? config.eosTokenIds : [config.bosTokenId, ...config.eosTokenIds];
   for (const id of special)
@@ -77,6 +95,38 @@ export function validateConfig(config: LlamaConfig): LlamaConfig {
         `token ids go from 0 to ${config.vocabSize - 1}`,
       );
   return config;
+}
+
+function checkRopeScaling(scaling: Llama3RopeScaling): void {
+  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = scaling;
+  checkPositive('ropeScaling.factor', factor, 1e6);
+  checkPositive('ropeScaling.lowFreqFactor', lowFreqFactor, 1e6);
+  checkPositive('ropeScaling.highFreqFactor', highFreqFactor, 1e6);
+  checkPositive('ropeScaling.originalMaxPositionEmbeddings', originalMaxPositionEmbeddings, MAX_SIZE);
+  if (highFreqFactor <= lowFreqFactor)
+    throw refuse(
+      'bad-model',
+      'ropeScaling.highFreqFactor',
+      highFreqFactor,
+      `it must be above lowFreqFactor (${lowFreqFactor})`,
+    );
+}
+
+/**
+ * What each of the headDim / 2 rotary frequencies is divided by, fastest first, or null where they stay as they are.
+ * Llama 3.1's rule: slow ones by `factor`, fast ones by 1, those between by a mean of both that goes with 1 / wavelength.
+ */
+export function ropeFactors({ headDim, ropeTheta, ropeScaling }: LlamaConfig): number[] | null {
+  if (!ropeScaling) return null;
+  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = ropeScaling;
+  return Array.from({ length: headDim / 2 }, (_, i) => {
+    const wavelength = 2 * Math.PI * ropeTheta ** ((2 * i) / headDim);
+    const turns = originalMaxPositionEmbeddings / wavelength;
+    if (turns > highFreqFactor) return 1;
+    if (turns < lowFreqFactor) return factor;
+    const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+    return 1 / ((1 - smooth) / factor + smooth);
+  });
 }
 
 function checkPositive(name: string, value: number, most: number): void {
@@ -101,6 +151,7 @@ export function parameterShapes(config: LlamaConfig): ParameterShape[] {
       { name: `${at}self_attn.q_proj.weight`, shape: [queries, hiddenSize] },
       { name: `${at}self_attn.k_proj.weight`, shape: [keys, hiddenSize] },
       { name: `${at}self_attn.v_proj.weight`, shape: [keys, hiddenSize] },
+      ...extraAttentionShapes(at, config),
       { name: `${at}self_attn.o_proj.weight`, shape: [hiddenSize, queries] },
       { name: `${at}post_attention_layernorm.weight`, shape: [hiddenSize] },
       { name: `${at}mlp.gate_proj.weight`, shape: [intermediateSize, hiddenSize] },
@@ -111,6 +162,24 @@ export function parameterShapes(config: LlamaConfig): ParameterShape[] {
   shapes.push({ name: 'model.norm.weight', shape: [hiddenSize] });
   if (!config.tieWordEmbeddings) shapes.push({ name: 'lm_head.weight', shape: [vocabSize, hiddenSize] });
   return shapes;
+}
+
+function extraAttentionShapes(at: string, config: LlamaConfig): ParameterShape[] {
+  const { numAttentionHeads, numKeyValueHeads, headDim, qkvBias, qkNorm } = config;
+  const bias = (name: string, heads: number): ParameterShape => ({
+    name: `${at}self_attn.${name}_proj.bias`,
+    shape: [heads * headDim],
+  });
+  const norm = (name: string): ParameterShape => ({
+    name: `${at}self_attn.${name}_norm.weight`,
+    shape: [headDim],
+  });
+  return [
+    ...(qkvBias
+      ? [bias('q', numAttentionHeads), bias('k', numKeyValueHeads), bias('v', numKeyValueHeads)]
+      : []),
+    ...(qkNorm ? [norm('q'), norm('k')] : []),
+  ];
 }
 
 /** Number of elements of a shape. */

@@ -23,6 +23,7 @@ import {
   type LlamaConfig,
   type ParameterShape,
   parameterShapes,
+  ropeFactors,
   validateConfig,
 } from './config.js';
 
@@ -133,6 +134,8 @@ export function createLlama(
   { trainable, groupElements = MOST_ELEMENTS }: { trainable: boolean; groupElements?: number },
 ): Llama {
   validateConfig(config);
+  if (config.qkvBias || config.qkNorm)
+    throw new RetortError('bad-model', 'the engine does not compute biases or norms on q and k yet');
   const shapes = parameterShapes(config);
   const named = new Map<string, NamedTensor>();
   const operands = new Map<string, Parameter>();
@@ -188,7 +191,13 @@ export function createLlama(
     layers,
     norm: get(operands, 'model.norm.weight'),
     head: config.tieWordEmbeddings ? embed : get(operands, 'lm_head.weight'),
-    rope: ropeTables(device, config.maxPositionEmbeddings, config.headDim, config.ropeTheta),
+    rope: ropeTables(
+      device,
+      config.maxPositionEmbeddings,
+      config.headDim,
+      config.ropeTheta,
+      ropeFactors(config),
+    ),
   };
 }
 
@@ -233,22 +242,19 @@ export function initLlama(llama: Llama, seed: number): void {
 
 /** Fills the weights from a source of named tensors, a model folder for instance. */
 export function readWeights(llama: Llama, source: { read(name: string, into: Float32Array): void }): void {
-  for (const p of llama.parameters) {
-    // The reader gets memory of its own kind: file reads do not take shared memory.
-    const values = new Float32Array(p.value.size);
-    source.read(p.name, values);
-    llama.device.floats(p.value).set(values);
-  }
+  for (const p of llama.parameters) source.read(p.name, llama.device.floats(p.value));
   touchWeights(llama);
 }
 
-/** The weights as they are saved: copies, one tensor at a time. */
-export function* weightsOf(
+/** The weights as they are saved: each copied when its turn comes. */
+export function weightsOf(
   llama: Llama,
-): Generator<{ name: string; shape: readonly number[]; data: Float32Array }> {
-  for (const { name, value } of llama.parameters) {
-    yield { name, shape: value.shape, data: llama.device.floats(value).slice() };
-  }
+): { name: string; shape: readonly number[]; data: () => Float32Array }[] {
+  return llama.parameters.map(({ name, value }) => ({
+    name,
+    shape: value.shape,
+    data: () => llama.device.floats(value).slice(),
+  }));
 }
 
 /** Moves the weights of a model of the same sizes on the same device towards `from` by a share; 1 copies them. */

@@ -18,20 +18,25 @@ interface Component {
 // A normalizer, pre-tokenizer, post-processor or decoder. The library refuses unknown types by itself; here are
 // the fields that it takes on trust.
 const component: z.ZodType<Component> = z.lazy(() =>
-  z.looseObject({
-    type: z
-      .string()
-      .refine((type) => type !== 'CTC', 'the decoder CTC is for speech, not for language models'),
-    pattern: pattern.optional(),
-    // A piece length of 0 would loop for ever.
-    length: z.number().int().min(1).max(MAX_ID).optional(),
-    start: z.number().int().min(0).max(MAX_ID).optional(),
-    stop: z.number().int().min(0).max(MAX_ID).optional(),
-    normalizers: z.array(component).optional(),
-    pretokenizers: z.array(component).optional(),
-    processors: z.array(component).optional(),
-    decoders: z.array(component).optional(),
-  }),
+  z
+    .looseObject({
+      type: z
+        .string()
+        .refine((type) => type !== 'CTC', 'the decoder CTC is for speech, not for language models'),
+      pattern: pattern.optional(),
+      // A piece length of 0 would loop for ever.
+      length: z.number().int().min(1).max(MAX_ID).optional(),
+      start: z.number().int().min(0).max(MAX_ID).optional(),
+      stop: z.number().int().min(0).max(MAX_ID).optional(),
+      normalizers: z.array(component).optional(),
+      pretokenizers: z.array(component).optional(),
+      processors: z.array(component).optional(),
+      decoders: z.array(component).optional(),
+    })
+    .refine(
+      ({ type, pattern }) => pattern !== undefined || (type !== 'Replace' && type !== 'Split'),
+      'it needs a pattern',
+    ),
 );
 
 const bpe = z.looseObject({

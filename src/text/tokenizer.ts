@@ -3,14 +3,18 @@ import { join } from 'node:path';
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { parseJson, readOptionalTextFile, readTextFile } from '../checkpoint/files.js';
+import { openGguf } from '../checkpoint/gguf.js';
+import { isGgufPath } from '../checkpoint/open-model.js';
 import { RetortError, refuse } from '../errors.js';
 import { characterCheck } from './alphabet.js';
+import { tokenizerFiles } from './gguf-tokenizer.js';
 import { streamText, type TextStream } from './stream.js';
 import {
   type CheckedTokenizer,
   checkTokenizerConfig,
   checkTokenizerJson,
   type TokenizerConfig,
+  type TokenizerJson,
 } from './tokenizer-json.js';
 
 export interface Tokenizer {
@@ -49,11 +53,20 @@ const specialIds = z.looseObject({
 });
 
 /**
- * Loads the tokenizer of a Hugging Face folder. tokenizer_config.json, generation_config.json and config.json may
+ * Loads the tokenizer of a Hugging Face folder or of a GGUF file. A folder's tokenizer_config.json, generation_config.json and config.json may
  * be absent; they only say which tokens begin and end a sequence.
  * @throws RetortError `bad-model` naming the file and what is wrong with it.
  */
 export function loadTokenizer(dir: string): Tokenizer {
+  if (isGgufPath(dir)) {
+    const file = openGguf(dir);
+    try {
+      const { files, eos } = tokenizerFiles(file.metadata, dir);
+      return createTokenizer(files, { source: dir, eos });
+    } finally {
+      file.close();
+    }
+  }
   const read = (name: string) => readOptionalTextFile(join(dir, name), 'bad-model', remedy);
   const files: Record<string, string> = {
     'tokenizer.json': readTextFile(join(dir, 'tokenizer.json'), 'bad-model', remedy),
@@ -90,7 +103,7 @@ export function createTokenizer(
     files['tokenizer_config.json'] ?? '{}',
     join(origin.source, 'tokenizer_config.json'),
   );
-  const library = guard(path, 'cannot be used', () => new Library(checked.json, config));
+  const library = guard(path, 'cannot be used', () => new Library(withExactSpaces(checked.json), config));
   const { vocabSize, idOf, tokenOf } = checked;
   const bosTokenId = findBos(config, idOf, origin.bos ?? []);
   const special = specialTokenIds(checked, config);
@@ -135,6 +148,24 @@ export function createTokenizer(
     files,
     chatTemplate: files['chat_template.jinja'] ?? defaultTemplate(config),
   };
+}
+
+/** GPT-2's expression, which a byte-level pre-tokenizer splits by where its file does not say otherwise. */
+const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+/**
+ * The library splits by GPT-2's expression with JavaScript's idea of a space (U+FEFF is one, U+0085 is none), by an
+ * expression of the file with Unicode's, as it must be: so GPT-2's is given to it as one of the file.
+ */
+function withExactSpaces(json: TokenizerJson): TokenizerJson {
+  const exact = (one: TokenizerJson['pre_tokenizer']): TokenizerJson['pre_tokenizer'] => {
+    if (one?.pretokenizers)
+      return { ...one, pretokenizers: (one.pretokenizers as (typeof one)[]).map(exact) };
+    if (one?.type !== 'ByteLevel' || one.use_regex === false || one.add_prefix_space !== false) return one;
+    const split = { type: 'Split', pattern: { Regex: GPT2_WORDS }, behavior: 'Isolated', invert: false };
+    return { type: 'Sequence', pretokenizers: [split, { ...one, use_regex: false }] };
+  };
+  return { ...json, pre_tokenizer: exact(json.pre_tokenizer) };
 }
 
 function decodeRun(library: Library, ids: number[], skip: boolean): string {

@@ -1,5 +1,7 @@
 // A policy: a model and its tokenizer, from a folder or made new, and the folder's content again.
-import { checkVocabulary, type ModelFiles, type ModelFolder, readModelFolder } from '../checkpoint/folder.js';
+import { checkVocabulary, type ModelFiles } from '../checkpoint/folder.js';
+import { openModel } from '../checkpoint/open-model.js';
+import type { SamplingDefaults, StoredModel } from '../checkpoint/stored-model.js';
 import type { Device } from '../compute/device/device.js';
 import type { LlamaConfig } from '../model/config.js';
 import { createLlama, initLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
@@ -8,6 +10,8 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 export interface Policy {
   readonly llama: Llama;
   readonly tokenizer: Tokenizer;
+  /** How the model's makers would sample from it; saved with it. */
+  readonly sampling?: SamplingDefaults;
 }
 
 /** What a model is, without its weights. */
@@ -16,28 +20,28 @@ export interface PolicyPlan {
   readonly tokenizer: Tokenizer;
 }
 
-/** Opens a model folder. @throws RetortError bad-model naming the file and what does not fit, before anything is allocated */
-export function loadPolicy(dir: string, device: Device, options: { trainable: boolean }): Policy {
-  return withFolder(dir, (folder, tokenizer) => {
-    const llama = createLlama(device, folder.config, options);
-    readWeights(llama, folder);
-    return { llama, tokenizer };
+/** Opens a model folder or a GGUF file. @throws RetortError bad-model naming the file and what does not fit, before anything is allocated */
+export function loadPolicy(path: string, device: Device, options: { trainable: boolean }): Policy {
+  return withModel(path, (stored, tokenizer) => {
+    const llama = createLlama(device, stored.config, options);
+    readWeights(llama, stored);
+    return { llama, tokenizer, sampling: stored.sampling };
   });
 }
 
-/** Checks a model folder as `loadPolicy` does, without reading the weights. @throws RetortError bad-model */
-export function readPolicyPlan(dir: string): PolicyPlan {
-  return withFolder(dir, ({ config }, tokenizer) => ({ config, tokenizer }));
+/** Checks a model as `loadPolicy` does, without reading the weights. @throws RetortError bad-model */
+export function readPolicyPlan(path: string): PolicyPlan {
+  return withModel(path, ({ config }, tokenizer) => ({ config, tokenizer }));
 }
 
-function withFolder<T>(dir: string, use: (folder: ModelFolder, tokenizer: Tokenizer) => T): T {
-  const folder = readModelFolder(dir);
+function withModel<T>(path: string, use: (stored: StoredModel, tokenizer: Tokenizer) => T): T {
+  const stored = openModel(path);
   try {
-    const tokenizer = loadTokenizer(dir);
-    checkVocabulary(tokenizer, folder.config);
-    return use(folder, tokenizer);
+    const tokenizer = loadTokenizer(path);
+    checkVocabulary(tokenizer, stored.config);
+    return use(stored, tokenizer);
   } finally {
-    folder.close();
+    stored.close();
   }
 }
 
@@ -50,6 +54,6 @@ export function newPolicy(config: LlamaConfig, tokenizer: Tokenizer, device: Dev
 }
 
 /** What `writeModelFolder` and `saveCheckpoint` take. */
-export function policyFiles({ llama, tokenizer }: Policy): ModelFiles {
-  return { config: llama.config, tensors: weightsOf(llama), tokenizer };
+export function policyFiles({ llama, tokenizer, sampling }: Policy): ModelFiles {
+  return { config: llama.config, tensors: weightsOf(llama), tokenizer, sampling };
 }

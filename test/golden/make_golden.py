@@ -57,6 +57,12 @@ def parameter_shapes(c):
         shapes[at + "self_attn.q_proj.weight"] = (q, d)
         shapes[at + "self_attn.k_proj.weight"] = (kv, d)
         shapes[at + "self_attn.v_proj.weight"] = (kv, d)
+        if c.get("qkvBias"):
+            for name, size in (("q", q), ("k", kv), ("v", kv)):
+                shapes[f"{at}self_attn.{name}_proj.bias"] = (size,)
+        if c.get("qkNorm"):
+            for name in "qk":
+                shapes[f"{at}self_attn.{name}_norm.weight"] = (c["headDim"],)
         shapes[at + "self_attn.o_proj.weight"] = (d, q)
         shapes[at + "post_attention_layernorm.weight"] = (d,)
         shapes[at + "mlp.gate_proj.weight"] = (m, d)
@@ -73,7 +79,9 @@ def random_parameters(c, rng):
     parameters = {}
     for name, shape in parameter_shapes(c).items():
         count = math.prod(shape)
-        if len(shape) == 1:
+        if name.endswith(".bias"):
+            values = [rng.gauss(0, 0.5) for _ in range(count)]
+        elif len(shape) == 1:
             values = [1.0 + rng.gauss(0, 0.3) for _ in range(count)]
         else:
             std = 0.7 if "embed" in name else 1.3 / math.sqrt(shape[1])
@@ -86,11 +94,23 @@ def rms_norm(x, weight, eps):
     return weight * (x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps))
 
 
-def rotate(x, theta):
+def frequencies(c):
+    """Rotary frequencies [head_dim / 2]; with rope_scaling of type llama3 the slow ones are divided by its factor."""
+    dim = c["headDim"]
+    frequency = c["ropeTheta"] ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    scaling = c.get("ropeScaling")
+    if scaling is None:
+        return frequency
+    low, high = scaling["lowFreqFactor"], scaling["highFreqFactor"]
+    turns = scaling["originalMaxPositionEmbeddings"] * frequency / (2 * math.pi)
+    blend = torch.clamp((turns - low) / (high - low), 0, 1)
+    return frequency * blend + frequency / scaling["factor"] * (1 - blend)
+
+
+def rotate(x, c):
     """x [heads, tokens, head_dim]; element i is paired with element i + head_dim / 2 (Hugging Face's layout)."""
     tokens, dim = x.shape[1], x.shape[2]
-    frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    angle = torch.arange(tokens, dtype=torch.float64)[:, None] * frequency[None, :]
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] * frequencies(c)[None, :]
     cos, sin = torch.cos(angle), torch.sin(angle)
     first, second = x[..., : dim // 2], x[..., dim // 2:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
@@ -100,10 +120,16 @@ def attention(x, p, at, c):
     tokens, dim, heads, kv_heads = x.shape[0], c["headDim"], c["numAttentionHeads"], c["numKeyValueHeads"]
 
     def project(name, n):
-        return (x @ p[f"{at}self_attn.{name}_proj.weight"].T).reshape(tokens, n, dim).transpose(0, 1)
+        y = x @ p[f"{at}self_attn.{name}_proj.weight"].T
+        if c.get("qkvBias"):
+            y = y + p[f"{at}self_attn.{name}_proj.bias"]
+        y = y.reshape(tokens, n, dim)
+        if c.get("qkNorm") and name in "qk":
+            y = rms_norm(y, p[f"{at}self_attn.{name}_norm.weight"], c["rmsNormEps"])
+        return y.transpose(0, 1)
 
-    q = rotate(project("q", heads), c["ropeTheta"])
-    k = rotate(project("k", kv_heads), c["ropeTheta"])
+    q = rotate(project("q", heads), c)
+    k = rotate(project("k", kv_heads), c)
     v = project("v", kv_heads)
     future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
     outputs = []
@@ -147,6 +173,11 @@ CONFIG_A = dict(
     bosTokenId=1, eosTokenIds=[2],
 )
 CONFIG_B = dict(CONFIG_A, numKeyValueHeads=4, headDim=10, rmsNormEps=1e-6, ropeTheta=500000.0, tieWordEmbeddings=True)
+# Wavelengths of the frequencies: 6, 52, 436, 3626, 30188. With 64 positions the first stays, the second is between.
+LLAMA3 = dict(CONFIG_A, headDim=10, ropeTheta=40000.0, tieWordEmbeddings=True, ropeScaling=dict(
+    factor=8.0, lowFreqFactor=1.0, highFreqFactor=4.0, originalMaxPositionEmbeddings=64))
+QWEN2 = dict(CONFIG_A, headDim=6, numAttentionHeads=6, numKeyValueHeads=3, qkvBias=True, rmsNormEps=1e-6)
+QWEN3 = dict(CONFIG_A, headDim=14, numKeyValueHeads=1, qkNorm=True, rmsNormEps=1e-6, ropeTheta=1000000.0)
 LENGTHS = [1, 2, 7, 19, 33]
 
 
@@ -405,9 +436,11 @@ def advantage_cases():
 def main():
     p, a = forward_backward("a", CONFIG_A, 1)
     _, b = forward_backward("b", CONFIG_B, 2)
+    families = {name: forward_backward(name, c, seed)[1]
+                for name, c, seed in (("llama3", LLAMA3, 4), ("qwen2", QWEN2, 5), ("qwen3", QWEN3, 6))}
     index = {
         "madeBy": f"test/golden/make_golden.py, PyTorch {torch.__version__}, float64",
-        "a": a, "b": b,
+        "a": a, "b": b, **families,
         "adamw": ten_steps(p, CONFIG_A, a["sequences"]),
         "grpo": grpo_cases(p, CONFIG_A, 3),
         "advantages": advantage_cases(),

@@ -13,11 +13,21 @@ export interface RopeTables {
   readonly sin: Tensor;
 }
 
-export function ropeTables(device: Device, positions: number, headDim: number, theta: number): RopeTables {
+/**
+ * The tables of a rotary embedding with frequencies theta^(-2i / headDim).
+ * @param factors what each frequency is divided by, headDim / 2 of them; null leaves them as they are
+ */
+export function ropeTables(
+  device: Device,
+  positions: number,
+  headDim: number,
+  theta: number,
+  factors: readonly number[] | null = null,
+): RopeTables {
   const half = headDim / 2;
   const angles = Float64Array.from({ length: positions * half }, (_, i) => {
     const position = Math.floor(i / half);
-    return position * theta ** (-(2 * (i % half)) / headDim);
+    return (position * theta ** (-(2 * (i % half)) / headDim)) / (factors?.[i % half] ?? 1);
   });
   const table = (f: (x: number) => number) => {
     const t = device.tensor('other', [positions, half]);
