@@ -24,8 +24,7 @@ import {
 } from './golden-files.js';
 
 const index = readIndex();
-const models = goldenModels.filter((name) => !index[name].config.qkvBias && !index[name].config.qkNorm);
-const files = Object.fromEntries(models.map((name) => [name, readTensors(`${name}.safetensors`)]));
+const files = Object.fromEntries(goldenModels.map((name) => [name, readTensors(`${name}.safetensors`)]));
 const steps = readTensors('adamw.safetensors');
 const grpo = readTensors('grpo.safetensors');
 
@@ -50,7 +49,7 @@ for (const target of targets)
     const device = target.open();
     after(() => device.close());
 
-    for (const name of models) {
+    for (const name of goldenModels) {
       const { config, sequences, loss } = index[name];
       const llama = goldenLlama(device, config, files[name]);
 

@@ -11,9 +11,11 @@ import { policyLoss } from '../src/objective/policy-loss.js';
 import { checkDevices, noise, type OpCase, type TestDevice, threadedDevices } from './support/op.js';
 import {
   attentionCase,
+  biasCase,
   embeddingCase,
   feedForwardCase,
   gatherCase,
+  headNormCase,
   linearCase,
   logprobCase,
   rmsnormCase,
@@ -44,6 +46,8 @@ const cases: OpCase[] = [
   // Rows so few that the panels are shared out instead.
   { ...linearCase(3, 700, 1500), tolerance: 1e-5 },
   rmsnormCase(131, 70),
+  headNormCase(131, 5, 3, 70),
+  biasCase(259, 70),
   swigluCase(129, 260),
   twoLinearCase(129, 260, 33),
   { ...feedForwardCase(70, 130, 200), tolerance: 1e-5 },

@@ -1,4 +1,5 @@
-// The Llama family: RMSNorm, rotary embedding, grouped-query attention, SwiGLU. Touvron et al., "LLaMA" (2023).
+// The Llama family: RMSNorm, rotary embedding, grouped-query attention, SwiGLU. Touvron et al., "LLaMA" (2023). Qwen2
+// adds biases to q, k and v, Qwen3 norms of the heads of q and k.
 //
 // One forward pass serves training and generation; they differ in where keys and values live, so the caller gives the
 // attention. Activations are packed: rows of all sequences one after another, without padding.
@@ -7,8 +8,10 @@ import { type Context, type Parameter, residualBlock } from '../compute/autograd
 import type { Device } from '../compute/device/device.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
 import type { HeadShape } from '../compute/op/attention/layout.js';
+import { addBias } from '../compute/op/bias/bias.js';
 import { embedding } from '../compute/op/embedding/embedding.js';
 import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
+import { headNorm } from '../compute/op/head-norm/head-norm.js';
 import { linear, packedWeight } from '../compute/op/linear/linear.js';
 import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
@@ -46,6 +49,10 @@ interface Layer {
   readonly inputNorm: Parameter;
   /** q_proj, k_proj and v_proj, one below the other: one product gives all three. */
   readonly qkv: Parameter;
+  /** Of q, k and v (Qwen2), else null. */
+  readonly qkvBias: Parameter | null;
+  /** Of each head of q and of k (Qwen3), else null. */
+  readonly qkNorms: readonly [q: Parameter, k: Parameter] | null;
   readonly o: Parameter;
   readonly mlpNorm: Parameter;
   /** gate_proj and up_proj. */
@@ -134,8 +141,6 @@ export function createLlama(
   { trainable, groupElements = MOST_ELEMENTS }: { trainable: boolean; groupElements?: number },
 ): Llama {
   validateConfig(config);
-  if (config.qkvBias || config.qkNorm)
-    throw new RetortError('bad-model', 'the engine does not compute biases or norms on q and k yet');
   const shapes = parameterShapes(config);
   const named = new Map<string, NamedTensor>();
   const operands = new Map<string, Parameter>();
@@ -173,6 +178,8 @@ export function createLlama(
     return {
       inputNorm: at('input_layernorm'),
       qkv: at('self_attn.qkv_proj'),
+      qkvBias: config.qkvBias ? get(operands, `model.layers.${i}.self_attn.qkv_proj.bias`) : null,
+      qkNorms: config.qkNorm ? [at('self_attn.q_norm'), at('self_attn.k_norm')] : null,
       o: at('self_attn.o_proj'),
       mlpNorm: at('post_attention_layernorm'),
       gateUp: at('mlp.gate_up_proj'),
@@ -217,14 +224,14 @@ export function freeLlama({ device, groups, operands, rope }: Llama): void {
 
 /**
  * Draws the weights: normal with standard deviation 0.02, the projections back into the residual stream divided by
- * sqrt(2 layers) as in GPT-2; norm weights 1.
+ * sqrt(2 layers) as in GPT-2; norm weights 1, biases 0.
  */
 export function initLlama(llama: Llama, seed: number): void {
   const residual = 1 / Math.sqrt(2 * llama.config.numHiddenLayers);
   llama.parameters.forEach((p, index) => {
     const values = llama.device.floats(p.value);
     if (p.value.shape.length === 1) {
-      values.fill(1);
+      values.fill(p.name.endsWith('.bias') ? 0 : 1);
       return;
     }
     const std = 0.02 * (/(o_proj|down_proj)/.test(p.name) ? residual : 1);
@@ -292,6 +299,12 @@ export function forward(c: Context, llama: Llama, { ids, positions }: Rows, atte
     const x = hidden;
     hidden = residualBlock(c, x, (c, into) => {
       const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
+      if (layer.qkvBias) addBias(c, qkv, layer.qkvBias);
+      if (layer.qkNorms) {
+        const [q, k] = layer.qkNorms;
+        headNorm(c, qkv, 0, shape.heads, q, eps);
+        headNorm(c, qkv, shape.heads * shape.headDim, shape.kvHeads, k, eps);
+      }
       rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
       const middle = linear(c, attend(i, qkv, c), layer.o, x);
       const gateUp = linear(c, rmsnorm(c, middle, layer.mlpNorm, eps), layer.gateUp);

@@ -4,9 +4,10 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { noStories, stories } from '../../test/support/shared.js';
-import { tinyPolicy } from '../../test/support/tiny.js';
+import { tinyKinds, tinyPolicy, tinyPolicyOf } from '../../test/support/tiny.js';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
+import type { LlamaConfig } from '../model/config.js';
 import { packedLogprobs, packSequences } from '../model/llama.js';
 import { loadPolicy, type Policy } from '../train/policy.js';
 import { createEngine } from './engine.js';
@@ -80,9 +81,13 @@ test('a completion is the same alone, in a batch of 256, as a later sample, and 
   }
 });
 
-test('log-probabilities agree with a full forward pass, at temperature 1 and at the sampling temperature', async () => {
+for (const [name, kind] of Object.entries(tinyKinds))
+  test(`${name}: log-probabilities agree with a full forward pass, at temperature 1 and at the sampling temperature`, () =>
+    checkLogprobs(kind));
+
+async function checkLogprobs(kind: Partial<LlamaConfig>): Promise<void> {
   const device = createDevice({ threads: 2 });
-  const policy = tinyPolicy(device);
+  const policy = tinyPolicyOf(device, kind);
   const all = (await complete(policy, mixedRequests(32, 2), 16)).flat();
   let worst = 0;
   for (const c of all) {
@@ -104,7 +109,7 @@ test('log-probabilities agree with a full forward pass, at temperature 1 and at 
   }
   assert.ok(worst <= 1e-4, `differs by ${worst}`);
   await device.close();
-});
+}
 
 test('a pretrained model writes its published text', { skip: noStories }, async () => {
   const device = createDevice({ threads: 2 });

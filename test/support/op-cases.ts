@@ -3,8 +3,10 @@ import type { Parameter } from '../../src/compute/autograd.js';
 import { attention, planPacked } from '../../src/compute/op/attention/attention.js';
 import { rowWidth } from '../../src/compute/op/attention/layout.js';
 import { attentionGradientReference, attentionReference } from '../../src/compute/op/attention/reference.js';
+import { addBias } from '../../src/compute/op/bias/bias.js';
 import { embedding } from '../../src/compute/op/embedding/embedding.js';
 import { gatherRows } from '../../src/compute/op/gather-rows/gather-rows.js';
+import { headNorm } from '../../src/compute/op/head-norm/head-norm.js';
 import { linear } from '../../src/compute/op/linear/linear.js';
 import { linearGradientReference, linearReference } from '../../src/compute/op/linear/reference.js';
 import { rmsnormGradientReference, rmsnormReference } from '../../src/compute/op/rmsnorm/reference.js';
@@ -58,6 +60,43 @@ export const rmsnormCase = (rows: number, n: number): OpCase => ({
   forward: ([x, w]) => rmsnormReference(x, w, 1e-5),
   backward: ([x, w], dy) => rmsnormGradientReference(x, w, dy, 1e-5),
   run: (c, [x, w]) => rmsnorm(c, t(x), p(w), 1e-5),
+});
+
+/** Rows of `before` elements, the normalised heads, and one element more. */
+export const headNormCase = (rows: number, before: number, heads: number, n: number): OpCase => {
+  const widths = [before, heads * n, 1];
+  return {
+    name: `norm of ${heads} heads of ${n} after ${before}, ${rows} rows`,
+    inputs: [input([rows, before + heads * n + 1], 25), input([n], 26, { parameter: true })],
+    forward: ([x, w]) => {
+      const [first, middle, last] = split(x, widths);
+      return beside([first, rmsnormReference(middle, w, 1e-5), last], widths);
+    },
+    backward: ([x, w], dy) => {
+      const [first, d, last] = split(dy, widths);
+      const [dx, dw] = rmsnormGradientReference(split(x, widths)[1], w, d, 1e-5);
+      return [beside([first, dx, last], widths), dw];
+    },
+    run: (c, [x, w]) => {
+      headNorm(c, t(x), before, heads, p(w), 1e-5);
+      return t(x);
+    },
+  };
+};
+
+export const biasCase = (rows: number, n: number): OpCase => ({
+  name: `bias ${rows} x ${n}`,
+  inputs: [input([rows, n], 27), input([n], 28, { parameter: true })],
+  forward: ([x, bias]) => x.map((v, i) => v + bias[i % n]),
+  backward: (_, dy) => {
+    const db = new Float64Array(n);
+    for (const [i, d] of dy.entries()) db[i % n] += d;
+    return [dy, db];
+  },
+  run: (c, [x, bias]) => {
+    addBias(c, t(x), p(bias));
+    return t(x);
+  },
 });
 
 export const swigluCase = (rows: number, n: number): OpCase => ({
@@ -123,11 +162,16 @@ export const gatherCase = (rows: number, index: readonly number[], d: number): O
 });
 
 /** Rows of `heads` heads that are turned and one more that is not. */
-export const ropeCase = (positions: readonly number[], heads: number, headDim: number): OpCase => {
+export const ropeCase = (
+  positions: readonly number[],
+  heads: number,
+  headDim: number,
+  factors: readonly number[] | null = null,
+): OpCase => {
   const widths = [heads * headDim, headDim];
   const turned = (x: Float64Array, direction: number) => {
     const [first, last] = split(x, widths);
-    return beside([ropeReference(first, positions, headDim, 10000, direction), last], widths);
+    return beside([ropeReference(first, positions, headDim, 10000, direction, factors), last], widths);
   };
   return {
     name: `rope of ${positions.length} rows, ${heads} heads of ${headDim}`,
@@ -136,7 +180,7 @@ export const ropeCase = (positions: readonly number[], heads: number, headDim: n
     backward: (_, dy) => [turned(dy, -1)],
     run: (c, [x]) => {
       // In place: the output is another view, so that its gradient is the input's own.
-      const tables = ropeTables(c.device, 64, headDim, 10000);
+      const tables = ropeTables(c.device, 64, headDim, 10000, factors);
       rope(c, t(x), heads, c.device.upload(positions, 'i32'), tables);
       c.tape?.record([], () => {
         c.device.free(tables.cos);

@@ -3,9 +3,11 @@ import { after, test } from 'node:test';
 import { checkDevices, checkReference, type OpCase, testDevices } from '../../../test/support/op.js';
 import {
   attentionCase,
+  biasCase,
   embeddingCase,
   feedForwardCase,
   gatherCase,
+  headNormCase,
   linearCase,
   logprobCase,
   rmsnormCase,
@@ -45,6 +47,19 @@ const small: OpCase[] = [
     [0, 8],
   ].map(([r, n]) => rmsnormCase(r, n)),
   ...[
+    [1, 1, 1, 1],
+    [3, 5, 2, 7],
+    [2, 8, 3, 16],
+    [5, 3, 1, 33],
+    [0, 4, 2, 8],
+  ].map(([r, before, heads, n]) => headNormCase(r, before, heads, n)),
+  ...[
+    [1, 1],
+    [3, 7],
+    [9, 33],
+    [0, 8],
+  ].map(([r, n]) => biasCase(r, n)),
+  ...[
     [1, 1],
     [3, 7],
     [2, 33],
@@ -77,6 +92,7 @@ const small: OpCase[] = [
   ropeCase([], 2, 6),
   ropeCase([0], 1, 2),
   ropeCase([0, 1, 2, 0, 5], 3, 6),
+  ropeCase([3, 60, 9], 2, 6, [1, 2.5, 8]),
   ropeCase(
     range(9, (i) => 7 * i),
     2,
