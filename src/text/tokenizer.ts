@@ -103,7 +103,7 @@ export function createTokenizer(
     files['tokenizer_config.json'] ?? '{}',
     join(origin.source, 'tokenizer_config.json'),
   );
-  const library = guard(path, 'cannot be used', () => new Library(withExactSpaces(checked.json), config));
+  const library = guard(path, 'cannot be used', () => new Library(withExactSplits(checked.json), config));
   const { vocabSize, idOf, tokenOf } = checked;
   const bosTokenId = findBos(config, idOf, origin.bos ?? []);
   const special = specialTokenIds(checked, config);
@@ -154,16 +154,24 @@ export function createTokenizer(
 const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /**
- * The library splits by GPT-2's expression with JavaScript's idea of a space (U+FEFF is one, U+0085 is none), by an
- * expression of the file with Unicode's, as it must be: so GPT-2's is given to it as one of the file.
+ * Some of the library's pre-tokenizers have JavaScript's idea of characters: by GPT-2's expression U+FEFF is a space and
+ * U+0085 is none, and digits are those of ASCII. Expressions of a file it takes with Unicode's, as it must be; so it is
+ * given these as such.
  */
-function withExactSpaces(json: TokenizerJson): TokenizerJson {
+function withExactSplits(json: TokenizerJson): TokenizerJson {
+  const isolate = (regex: string) => ({
+    type: 'Split',
+    pattern: { Regex: regex },
+    behavior: 'Isolated',
+    invert: false,
+  });
   const exact = (one: TokenizerJson['pre_tokenizer']): TokenizerJson['pre_tokenizer'] => {
     if (one?.pretokenizers)
       return { ...one, pretokenizers: (one.pretokenizers as (typeof one)[]).map(exact) };
+    if (one?.type === 'Digits') return isolate(one.individual_digits === true ? '\\p{N}' : '\\p{N}+');
     if (one?.type !== 'ByteLevel' || one.use_regex === false || one.add_prefix_space !== false) return one;
-    const split = { type: 'Split', pattern: { Regex: GPT2_WORDS }, behavior: 'Isolated', invert: false };
-    return { type: 'Sequence', pretokenizers: [split, { ...one, use_regex: false }] };
+    const words = isolate(GPT2_WORDS);
+    return { type: 'Sequence', pretokenizers: [words, { ...one, use_regex: false }] };
   };
   return { ...json, pre_tokenizer: exact(json.pre_tokenizer) };
 }

@@ -7,6 +7,9 @@ const entry = `${folder}node-llama-cpp/dist/index.js`;
 /** Its shared libraries: ggml's quantization functions. */
 export const libraries = `${folder}@node-llama-cpp/linux-x64/bins/linux-x64`;
 
+/** llama.cpp's own repository, which comes with the package. */
+export const bundle = `${folder}node-llama-cpp/llama/gitRelease.bundle`;
+
 export const noLlamaCpp =
   !(existsSync(entry) && existsSync(libraries)) &&
   'llama.cpp is not installed: run npm run install:llama-cpp';
@@ -15,7 +18,6 @@ export const noLlamaCpp =
 export interface JudgedModel {
   /** Ids of a text; special tokens written in it become their ids. */
   tokenize(text: string): number[];
-  detokenize(ids: readonly number[]): string;
   /** Logits [ids, vocabulary] after each id, computed in one batch. */
   logits(ids: readonly number[]): Promise<Map<number, number>[]>;
   /** Greedy continuation and, for each token, how far its logit is above the second best. */
@@ -34,7 +36,6 @@ interface Sequence {
 }
 interface Model {
   tokenize(text: string, special: boolean): number[];
-  detokenize(ids: readonly number[], special: boolean): string;
   createContext(options: object): Promise<{ getSequence(): Sequence }>;
   dispose(): Promise<void>;
 }
@@ -44,34 +45,37 @@ interface Library {
 }
 
 export interface Judge {
-  open(path: string, options?: { contextSize?: number }): Promise<JudgedModel>;
+  /** @param options.vocabularyOnly for a file without tensors: only `tokenize` works then */
+  open(path: string, options?: { vocabularyOnly?: boolean }): Promise<JudgedModel>;
   close(): Promise<void>;
 }
 
 /** Loads llama.cpp for the CPU. */
 export async function openJudge(): Promise<Judge> {
   const { getLlama } = (await import(entry)) as { getLlama(options: object): Promise<Library> };
-  const library = await getLlama({ gpu: false, build: 'never', skipDownload: true, logLevel: 'error' });
+  const library = await getLlama({ gpu: false, build: 'never', skipDownload: true, logLevel: 'fatal' });
   return {
-    open: async (modelPath, { contextSize = 512 } = {}) => {
-      const model = await library.loadModel({ modelPath });
-      const context = await model.createContext({
-        contextSize,
-        batchSize: contextSize,
-        flashAttention: false,
-        experimentalKvCacheKeyType: 'F32',
-        experimentalKvCacheValueType: 'F32',
-        threads: 2,
-      });
-      const sequence = context.getSequence();
+    open: async (modelPath, { vocabularyOnly = false } = {}) => {
+      const model = await library.loadModel({ modelPath, vocabOnly: vocabularyOnly });
+      const contextSize = 512;
+      const context = vocabularyOnly
+        ? null
+        : await model.createContext({
+            contextSize,
+            batchSize: contextSize,
+            flashAttention: false,
+            experimentalKvCacheKeyType: 'F32',
+            experimentalKvCacheValueType: 'F32',
+            threads: 2,
+          });
+      const sequence = context?.getSequence() as Sequence;
       const ask = { generateNext: { token: true, logits: true, options: { temperature: 0 } } };
       const evaluate = async (ids: readonly number[], asked: (i: number) => boolean) => {
         const results = await sequence.controlledEvaluate(ids.map((id, i) => (asked(i) ? [id, ask] : id)));
         return results.flatMap((one) => (one ? [one.next] : []));
       };
       return {
-        tokenize: (text) => model.tokenize(text, true),
-        detokenize: (ids) => model.detokenize(ids, true),
+        tokenize: (text) => Array.from(model.tokenize(text, true)),
         async logits(ids) {
           await sequence.clearHistory();
           const all = await evaluate(ids, () => true);
