@@ -1,7 +1,7 @@
 // The verbs as users and programs call them: results on standard output, one JSON object last with --json.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { COUNTDOWN_BASE, lastJson, MAIN, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
@@ -126,6 +126,64 @@ test('generate: the published text of stories260K', { skip: noStories }, async (
     "Lily didn't want to help her mom, so she said, \"I'm sorry, mom. I didn't know what to do.\" Her mom said, \"Don't worry, Lily. We can help you.",
   ].join('\n');
   assert.ok(published.startsWith(text) && published.length - text.length < 20, text);
+});
+
+test('export: GGUF and Hugging Face, and both generate what the model does', async (t) => {
+  const cwd = temporaryFolder(t);
+  const text = async (model: string) => {
+    const args = [
+      'generate',
+      '--model',
+      model,
+      '--prompt',
+      '3 4 7= 14?',
+      '--template',
+      'terse',
+      '--max-tokens',
+      '30',
+    ];
+    const ran = await retort([...args, '--json'], { cwd });
+    assert.equal(ran.status, 0, ran.stderr);
+    return lastJson<{ text: string }>(ran).text;
+  };
+  const original = await text(COUNTDOWN_BASE);
+  const exported = async (model: string, format: string, out: string) => {
+    const ran = await retort(['export', '--model', model, '--format', format, '--out', out, '--json'], {
+      cwd,
+    });
+    assert.equal(ran.status, 0, ran.stderr);
+    const { bytes } = lastJson<{ bytes: number }>(ran);
+    assert.ok(bytes > 3e6, `${bytes}`);
+    assert.equal(await text(out), original);
+  };
+  await exported(COUNTDOWN_BASE, 'gguf', 'model.gguf');
+  await exported('model.gguf', 'hf', 'folder');
+  const again = await retort(['export', '--model', 'folder', '--format', 'gguf', '--out', 'model.gguf'], {
+    cwd,
+  });
+  assert.deepEqual([again.status, /model\.gguf".*there already/.test(again.stderr)], [2, true], again.stderr);
+  const wrong = await retort(
+    ['export', '--model', 'folder', '--format', 'hf', '--type', 'Q8_0', '--out', 'x'],
+    { cwd },
+  );
+  assert.match(wrong.stderr, /type for the format hf: got "Q8_0"; it has F32, F16, BF16/);
+  assert.deepEqual(readdirSync(cwd).sort(), ['folder', 'model.gguf']);
+});
+
+test('generate: sampling as the model asks for it, unless the flags say otherwise', async (t) => {
+  const cwd = temporaryFolder(t);
+  cpSync(COUNTDOWN_BASE, join(cwd, 'model'), { recursive: true });
+  const args = ['generate', '--model', 'model', '--prompt', '3 4 7= 14?', '--max-tokens', '20', '--json'];
+  const ids = async (...more: string[]) =>
+    lastJson<{ tokenIds: number[] }>(await retort([...args, ...more], { cwd })).tokenIds;
+  const [sampled, greedy] = [await ids(), await ids('--temperature', '0')];
+  assert.notDeepEqual(sampled, greedy);
+  writeFileSync(join(cwd, 'model/generation_config.json'), '{"do_sample":false,"top_k":3}');
+  assert.deepEqual(await ids(), greedy);
+  assert.deepEqual(await ids('--temperature', '1', '--top-k', '0'), sampled);
+  writeFileSync(join(cwd, 'model/generation_config.json'), '{"temperature":-1}');
+  const refused = await retort(args, { cwd });
+  assert.match(refused.stderr, /generation_config\.json: field temperature/);
 });
 
 test('eval: accuracies with intervals; completions that score reads', async (t) => {

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { noStories, stories } from '../../test/support/shared.js';
 import { RetortError } from '../errors.js';
-import { elementCount, type LlamaConfig } from '../model/config.js';
+import { elementCount, type LlamaConfig, parameterCount, parameterShapes } from '../model/config.js';
+import { parseLlamaConfig } from './config-json.js';
 import { checkVocabulary, readModelFolder, writeModelFolder } from './folder.js';
 import { type NamedTensor, writeSafetensors } from './safetensors.js';
 import type { StoredModel } from './stored-model.js';
@@ -109,6 +110,179 @@ test('an untied model with a head dimension of its own survives, and a folder wi
   );
   folder.close();
   assert.throws(() => writeModelFolder(dir, { config, tensors: [] }), refused(/it holds other files/));
+});
+
+const scaling = { factor: 32, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
+const families: [name: string, change: Partial<LlamaConfig>, architecture: string][] = [
+  ['llama', { ropeScaling: scaling, ropeTheta: 500000 }, 'LlamaForCausalLM'],
+  ['qwen2', { qkvBias: true, tieWordEmbeddings: true }, 'Qwen2ForCausalLM'],
+  ['qwen3', { qkNorm: true, headDim: 8 }, 'Qwen3ForCausalLM'],
+];
+
+for (const [name, change, architecture] of families)
+  test(`${name}: written and read, in 32 and in 16 bits`, () => {
+    const whole: LlamaConfig = { ...config, ...change };
+    const tensors = parameterShapes(whole).map(({ name, shape }, t) => ({
+      name,
+      shape,
+      data: Float32Array.from({ length: elementCount(shape) }, (_, i) => t + i / 8),
+    }));
+    for (const [dtype, torch] of [
+      ['F32', 'float32'],
+      ['F16', 'float16'],
+      ['BF16', 'bfloat16'],
+    ] as const) {
+      fs.rmSync(dir, { recursive: true, force: true });
+      const sampling = { temperature: 0, topK: 20, topP: 0.95, minP: 0 };
+      // Each tensor is asked for once, when its turn comes.
+      const asked: string[] = [];
+      const given = tensors.map(({ data, ...rest }) => ({
+        ...rest,
+        data() {
+          asked.push(rest.name);
+          return data;
+        },
+      }));
+      writeModelFolder(dir, { config: whole, tensors: given, sampling, dtype });
+      assert.deepEqual(
+        asked,
+        tensors.map(({ name }) => name),
+      );
+      const folder = readModelFolder(dir);
+      assert.deepEqual(folder.config, whole);
+      assert.deepEqual(folder.sampling, sampling);
+      for (const { name, data } of tensors) {
+        const into = new Float32Array(new SharedArrayBuffer(4 * data.length));
+        folder.read(name, into);
+        const worst = Math.max(...into.map((x, i) => Math.abs(x - data[i]!) / Math.max(1, data[i]!)));
+        assert.ok(worst <= { F32: 0, F16: 2 ** -11, BF16: 2 ** -8 }[dtype], `${name}: ${worst}`);
+      }
+      folder.close();
+      const json = JSON.parse(fs.readFileSync(join(dir, 'config.json'), 'utf8'));
+      assert.deepEqual(
+        [json.model_type, json.architectures, json.torch_dtype],
+        [name, [architecture], torch],
+      );
+    }
+  });
+
+test('config.json as published models have it', () => {
+  const parse = (json: object) => parseLlamaConfig(JSON.stringify(json), 'config.json');
+  const common = {
+    hidden_act: 'silu',
+    initializer_range: 0.02,
+    rms_norm_eps: 1e-6,
+    torch_dtype: 'bfloat16',
+    transformers_version: '4.51.0',
+    use_cache: true,
+  };
+  // Llama 3.2 1B, Qwen2.5 0.5B, Qwen3 0.6B, DeepSeek-R1-Distill-Qwen 1.5B, SmolLM2 135M, transformers 5's way of rope.
+  const llama = parse({
+    ...common,
+    architectures: ['LlamaForCausalLM'],
+    model_type: 'llama',
+    attention_bias: false,
+    attention_dropout: 0,
+    bos_token_id: 128000,
+    eos_token_id: [128001, 128008, 128009],
+    head_dim: 64,
+    hidden_size: 2048,
+    intermediate_size: 8192,
+    max_position_embeddings: 131072,
+    mlp_bias: false,
+    num_attention_heads: 32,
+    num_hidden_layers: 16,
+    num_key_value_heads: 8,
+    pretraining_tp: 1,
+    rms_norm_eps: 1e-5,
+    rope_scaling: {
+      factor: 32.0,
+      high_freq_factor: 4.0,
+      low_freq_factor: 1.0,
+      original_max_position_embeddings: 8192,
+      rope_type: 'llama3',
+    },
+    rope_theta: 500000,
+    tie_word_embeddings: true,
+    vocab_size: 128256,
+  });
+  assert.deepEqual(llama.ropeScaling, scaling);
+  assert.deepEqual(llama.eosTokenIds, [128001, 128008, 128009]);
+  assert.equal(parameterCount(llama), 1_235_814_400);
+  const qwen2 = {
+    ...common,
+    architectures: ['Qwen2ForCausalLM'],
+    model_type: 'qwen2',
+    bos_token_id: 151643,
+    eos_token_id: 151645,
+    hidden_size: 896,
+    intermediate_size: 4864,
+    max_position_embeddings: 32768,
+    max_window_layers: 21,
+    num_attention_heads: 14,
+    num_hidden_layers: 24,
+    num_key_value_heads: 2,
+    rope_theta: 1000000,
+    sliding_window: 32768,
+    tie_word_embeddings: true,
+    use_sliding_window: false,
+    vocab_size: 151936,
+  };
+  assert.equal(parameterCount(parse(qwen2)), 494_032_768);
+  const distilled = {
+    ...qwen2,
+    hidden_size: 1536,
+    intermediate_size: 8960,
+    num_attention_heads: 12,
+    num_hidden_layers: 28,
+    tie_word_embeddings: false,
+    use_mrope: false,
+    rope_theta: 10000,
+  };
+  assert.equal(parameterCount(parse(distilled)), 1_777_088_000);
+  const qwen3 = parse({
+    ...common,
+    architectures: ['Qwen3ForCausalLM'],
+    model_type: 'qwen3',
+    attention_bias: false,
+    bos_token_id: 151643,
+    eos_token_id: 151645,
+    head_dim: 128,
+    hidden_size: 1024,
+    intermediate_size: 3072,
+    layer_types: Array.from({ length: 28 }, () => 'full_attention'),
+    max_position_embeddings: 40960,
+    num_attention_heads: 16,
+    num_hidden_layers: 28,
+    num_key_value_heads: 8,
+    rope_parameters: { rope_type: 'default', rope_theta: 1000000 },
+    sliding_window: null,
+    tie_word_embeddings: true,
+    use_sliding_window: false,
+    vocab_size: 151936,
+  });
+  assert.deepEqual([qwen3.ropeTheta, qwen3.qkNorm, qwen3.ropeScaling], [1000000, true, undefined]);
+  assert.equal(parameterCount(qwen3), 596_049_920);
+  const smol = parse({
+    ...common,
+    architectures: ['LlamaForCausalLM'],
+    model_type: 'llama',
+    bos_token_id: 0,
+    eos_token_id: 0,
+    hidden_size: 576,
+    intermediate_size: 1536,
+    is_llama_config: true,
+    max_position_embeddings: 8192,
+    num_attention_heads: 9,
+    num_hidden_layers: 30,
+    num_key_value_heads: 3,
+    rope_interleaved: false,
+    rope_scaling: null,
+    rope_theta: 100000,
+    tie_word_embeddings: true,
+    vocab_size: 49152,
+  });
+  assert.equal(parameterCount(smol), 134_515_008);
 });
 
 test('shards with an index', () => {

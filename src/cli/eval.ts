@@ -40,7 +40,7 @@ export function addEval(program: Command): void {
   const command = program
     .command('eval')
     .description('accuracy on held-out problems: greedy pass@1, or pass@k and maj@k of several samples')
-    .requiredOption('--model <dir>', 'folder of the model')
+    .requiredOption('--model <path>', 'folder or GGUF file of the model')
     .option('--template <name>', "prompt template; default: the task's")
     .addOption(splitOption('heldout'))
     .option('--problems <n>', 'different problems', whole(1, MAX_PROBLEMS), 500)

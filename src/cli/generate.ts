@@ -1,5 +1,6 @@
 // retort generate: text from a model.
 import type { Command } from 'commander';
+import type { SamplingDefaults } from '../checkpoint/stored-model.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { createEngine } from '../rollout/engine.js';
@@ -28,10 +29,15 @@ export function addGenerate(program: Command): void {
   const command = program
     .command('generate')
     .description('text from a model; an empty prompt is the beginning of a sequence')
-    .requiredOption('--model <dir>', 'folder of the model')
+    .requiredOption('--model <path>', 'folder or GGUF file of the model')
     .option('--prompt <text>', 'what the model goes on from', '')
     .option('--template <name>', 'prompt template around the prompt: raw, terse, r1, r1-think, chat', 'raw')
-    .option('--temperature <t>', 'sampling temperature; 0 takes the likeliest token', number(0, 100), 1)
+    .option(
+      '--temperature <t>',
+      'sampling temperature; 0 takes the likeliest token. Here and below: what the model asks for, else',
+      number(0, 100),
+      1,
+    )
     .option('--max-tokens <n>', 'most tokens', whole(1), 256)
     .action(generate);
   repeatable(command, '--stop <text>', 'a string that ends the text');
@@ -40,7 +46,7 @@ export function addGenerate(program: Command): void {
   addThreads(command);
 }
 
-async function generate(o: GenerateFlags): Promise<void> {
+async function generate(o: GenerateFlags, command: Command): Promise<void> {
   const device = createDevice({ threads: o.threads });
   try {
     const policy = loadPolicy(o.model, device, { trainable: false });
@@ -70,7 +76,10 @@ async function generate(o: GenerateFlags): Promise<void> {
     // With stop strings the text is only known once it is certain that none has begun.
     const streaming = !o.json && !o.stop;
     const write = (piece: string) => process.stdout.write(process.stdout.isTTY ? printable(piece) : piece);
-    const { temperature, topK, topP, minP, maxTokens, stop, seed } = o;
+    const { maxTokens, stop, seed } = o;
+    const sampling = (name: keyof SamplingDefaults) =>
+      (command.getOptionValueSource(name) === 'default' ? policy.sampling?.[name] : undefined) ?? o[name];
+    const [temperature, topK, topP, minP] = (['temperature', 'topK', 'topP', 'minP'] as const).map(sampling);
     const [[completion]] = await generateAll(
       engine,
       [{ promptIds, temperature, topK, topP, minP, maxTokens, stop, seed, problem: 0 }],
