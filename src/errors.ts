@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'bad-kernel'
   | 'numerics'
   | 'storage'
+  | 'network'
   | 'interrupted'
   | 'out-of-memory';
 

@@ -5,6 +5,7 @@ import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { COUNTDOWN_BASE, lastJson, MAIN, ROOT, retort, runNode, temporaryFolder } from './support/cli.js';
+import { openHubServer } from './support/hub-server.js';
 import { whenThere } from './support/kills.js';
 import { noStories, stories } from './support/shared.js';
 
@@ -168,6 +169,27 @@ test('export: GGUF and Hugging Face, and both generate what the model does', asy
   );
   assert.match(wrong.stderr, /type for the format hf: got "Q8_0"; it has F32, F16, BF16/);
   assert.deepEqual(readdirSync(cwd).sort(), ['folder', 'model.gguf']);
+});
+
+test('pull: from the hub of HF_ENDPOINT into HF_HOME; the path that it prints is a model', async (t) => {
+  const cwd = temporaryFolder(t);
+  const files = readdirSync(COUNTDOWN_BASE).map(
+    (name) => [name, readFileSync(join(COUNTDOWN_BASE, name))] as const,
+  );
+  const server = await openHubServer(Object.fromEntries(files));
+  t.after(() => server.close());
+  const env = { HF_ENDPOINT: server.url, HF_HOME: join(cwd, 'home') };
+  const ran = await retort(['pull', 'org/name@main'], { cwd, env });
+  assert.equal(ran.status, 0, ran.stderr);
+  const path = ran.stdout.trimEnd();
+  assert.ok(path.startsWith(join(cwd, 'home/hub/models--org--name/snapshots')), path);
+  assert.equal(
+    (await retort(['generate', '--model', path, '--prompt', '1 2', '--max-tokens', '3'])).status,
+    0,
+  );
+  const wrong = await retort(['pull', 'org/none', '--json'], { cwd, env });
+  assert.deepEqual([wrong.status, wrong.stdout], [2, '']);
+  assert.match(wrong.stderr, /org\/none: .* has none of this name; correct the name or the revision/);
 });
 
 test('generate: sampling as the model asks for it, unless the flags say otherwise', async (t) => {

@@ -10,6 +10,7 @@ import { addExport } from './export.js';
 import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
 import { addPlan } from './plan.js';
+import { addPull } from './pull.js';
 import { addResume } from './resume.js';
 import { addScore } from './score.js';
 import { stopSignal } from './stop.js';
@@ -31,6 +32,7 @@ for (const add of [
   addPlan,
   addEval,
   addGenerate,
+  addPull,
   addExport,
   addResume,
   addTasks,

@@ -21,6 +21,8 @@ export interface Ran {
 
 export interface SpawnOptions {
   readonly cwd?: string;
+  /** Beside this process's environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Called once the process runs, to send it signals for instance. */
   readonly onStart?: (child: ChildProcess) => void;
 }
@@ -30,10 +32,14 @@ export function retort(args: readonly string[], options: SpawnOptions = {}): Pro
   return runNode([MAIN, ...args], options);
 }
 
-export function runNode(args: readonly string[], { cwd, onStart }: SpawnOptions = {}): Promise<Ran> {
+export function runNode(args: readonly string[], { cwd, env, onStart }: SpawnOptions = {}): Promise<Ran> {
   return new Promise((resolve, reject) => {
     // No colours and no live line: standard error is a pipe.
-    const child = spawn(process.execPath, args, { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, args, {
+      cwd,
+      env: { ...process.env, ...env },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
