@@ -268,6 +268,13 @@ test('grpo: the run folder and the summary', async (t) => {
     assert.ok(existsSync(join(cwd, dir, 'tokenizer.json')));
   const weights = (dir: string) => readFileSync(join(cwd, dir, 'model.safetensors'));
   assert.ok(weights('model').equals(weights('run/checkpoints/step-2')));
+  const released = await retort(['release', 'run', '--out', 'public', '--json'], { cwd });
+  assert.equal(released.status, 0, released.stderr);
+  const card = readFileSync(join(cwd, 'public/README.md'), 'utf8');
+  assert.match(card, /^license: apache-2\.0$/m);
+  const accuracy = `${(100 * summary.after.sampled).toFixed(1)}%`;
+  assert.ok(card.includes(`| after |`) && card.includes(accuracy), card);
+  assert.equal((await retort(['generate', '--model', 'public', '--prompt', '1 2'], { cwd })).status, 0);
 });
 
 test('plan: what grpo reports afterwards; the flags of each run, with their errors', async () => {

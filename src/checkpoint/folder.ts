@@ -191,6 +191,8 @@ export interface ModelFiles {
   readonly sampling?: SamplingDefaults;
   /** How the weights are stored. Default F32. */
   readonly dtype?: FloatType;
+  /** Further files by name: a card, a licence. */
+  readonly texts?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -234,6 +236,7 @@ export function fillModelFolder(dir: string, model: ModelFiles): void {
     throw refuse('bad-checkpoint', 'tensor to write', name, 'the model has no such parameter');
   const generation = { ...specialTokenFields(config), ...samplingJson(model.sampling ?? {}) };
   const texts = {
+    ...model.texts,
     ...model.tokenizer?.files,
     'config.json': llamaConfigJson(config, torchNames[model.dtype ?? 'F32']),
     'generation_config.json': `${JSON.stringify(generation, null, 2)}\n`,

@@ -4,8 +4,9 @@ import { test } from 'node:test';
 import { Command, CommanderError } from 'commander';
 import { z } from 'zod';
 import { grpoOptions } from '../train/grpo-options.js';
+import { kebab } from '../train/option-flags.js';
 import { supervisedOptions } from '../train/supervised-options.js';
-import { addSchemaFlags, kebab, number, readSchemaFlags, weightsFromWords, whole } from './flags.js';
+import { addSchemaFlags, number, readSchemaFlags, weightsFromWords, whole } from './flags.js';
 
 function parse(schema: z.ZodObject, ...words: string[]): Record<string, unknown> {
   const command = new Command().exitOverride().configureOutput({ writeErr() {} });

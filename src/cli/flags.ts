@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { refuse } from '../errors.js';
 import { optionsFromWords } from '../task/options.js';
 import type { Split } from '../task/task.js';
+import { kebab, RECORD_FLAGS } from '../train/option-flags.js';
 
 interface JsonField {
   readonly type?: string;
@@ -11,12 +12,6 @@ interface JsonField {
   readonly default?: unknown;
   readonly enum?: readonly string[];
 }
-
-/** Names of options whose values are written `name=value` and repeated: flag by option. */
-const RECORD_FLAGS: Readonly<Record<string, string>> = {
-  taskOptions: 'task-option',
-  rewardWeights: 'reward-weight',
-};
 
 /** Reads a whole number from a flag. */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (word: string) => number {
@@ -80,10 +75,6 @@ export function addSampling(command: Command): Command {
     .option('--top-k <k>', 'keep the k likeliest tokens; 0 keeps all', whole(0), 0)
     .option('--top-p <p>', 'keep the fewest tokens whose probability reaches p', number(0, 1), 1)
     .option('--min-p <p>', 'keep tokens at least this share as likely as the likeliest', number(0, 1), 0);
-}
-
-export function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 }
 
 function readNumber(word: string): number {

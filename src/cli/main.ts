@@ -11,6 +11,7 @@ import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
 import { addPlan } from './plan.js';
 import { addPull } from './pull.js';
+import { addRelease } from './release.js';
 import { addResume } from './resume.js';
 import { addScore } from './score.js';
 import { stopSignal } from './stop.js';
@@ -34,6 +35,7 @@ for (const add of [
   addGenerate,
   addPull,
   addExport,
+  addRelease,
   addResume,
   addTasks,
   addScore,

@@ -3,11 +3,12 @@ import type { Command } from 'commander';
 import type { z } from 'zod';
 import type { GrpoInput } from '../train/grpo.js';
 import { grpoOptions } from '../train/grpo-options.js';
+import { kebab } from '../train/option-flags.js';
 import type { ChangedOptions } from '../train/plan/rehearsal.js';
 import { type Plan, type PlanOptions, planGrpo, planSupervised } from '../train/plan.js';
 import type { SupervisedInput } from '../train/supervised.js';
 import { supervisedOptions } from '../train/supervised-options.js';
-import { addSchemaFlags, kebab, readSchemaFlags, whole } from './flags.js';
+import { addSchemaFlags, readSchemaFlags, whole } from './flags.js';
 import { stopSignal } from './stop.js';
 import { bytes, type CommonOptions, clearLive, drawLive, duration, printResult, table } from './terminal.js';
 

@@ -47,15 +47,19 @@ export function exportModel(options: ExportOptions): void {
     );
   const stored = openModel(model);
   try {
-    if (format === 'hf') exportFolder(stored, options, type as FloatType);
+    if (format === 'hf') exportFolder(stored, { ...options, type: type as FloatType });
     else exportGguf(stored, options, type as GgufType);
   } finally {
     stored.close();
   }
 }
 
-function exportFolder(stored: StoredModel, { model, out, onTensor }: ExportOptions, dtype: FloatType): void {
-  const { config, parameters, sampling } = stored;
+/** Writes a model as a Hugging Face folder, whole or not at all; `texts` are further files. */
+export function exportFolder(
+  stored: StoredModel,
+  { out, type = 'F32', texts, onTensor }: FolderOptions,
+): void {
+  const { path, config, parameters, sampling } = stored;
   const tensors = parameters.map(({ name, shape }, i) => ({
     name,
     shape,
@@ -66,7 +70,12 @@ function exportFolder(stored: StoredModel, { model, out, onTensor }: ExportOptio
       return values;
     },
   }));
-  writeModelFolder(out, { config, tensors, tokenizer: loadTokenizer(model), sampling, dtype });
+  writeModelFolder(out, { config, tensors, tokenizer: loadTokenizer(path), sampling, dtype: type, texts });
+}
+
+interface FolderOptions extends Pick<ExportOptions, 'out' | 'onTensor'> {
+  readonly type?: FloatType;
+  readonly texts?: Readonly<Record<string, string>>;
 }
 
 function exportGguf(

@@ -1,6 +1,6 @@
 // The options of GRPO with TRL's names in camelCase, their defaults and their checks.
 import { z } from 'zod';
-import { readModelFolder } from '../checkpoint/folder.js';
+import { openModel } from '../checkpoint/open-model.js';
 import { refuse } from '../errors.js';
 import { lossTypes } from '../objective/loss-weights.js';
 import { MAX_PROBLEMS } from './evaluate.js';
@@ -135,7 +135,7 @@ export function settleGrpoOptions(given: unknown): GrpoOptions {
 
 /** 256 as in TRL, or what the model's context leaves. */
 function defaultLength(model: string): number {
-  const folder = readModelFolder(model);
+  const folder = openModel(model);
   folder.close();
   return Math.min(256, folder.config.maxPositionEmbeddings - 1);
 }
