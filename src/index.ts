@@ -2,6 +2,8 @@
 export { createDevice, type Device, type DeviceOptions } from './compute/device/device.js';
 export { type ErrorCode, RetortError } from './errors.js';
 export type { LlamaConfig } from './model/config.js';
+export { type ExportOptions, exportModel } from './publish/export.js';
+export { type ReleaseOptions, releaseRun } from './publish/release.js';
 export { loadReward } from './reward/load.js';
 export { defineReward, type Reward } from './reward/reward.js';
 export { openScorer, type Scored, type Scorer } from './reward/score.js';

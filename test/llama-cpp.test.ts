@@ -133,7 +133,7 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
         if (policy) freeLlama(policy.llama);
       });
 
-      test('logits of 100 tokens', async () => {
+      test('logits of 100 tokens', async (t) => {
         const theirs = await judged.logits(ids);
         const mark = device.mark();
         const ours = device.floats(
@@ -147,10 +147,11 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
             worst = Math.max(worst, Math.abs(logit - ours[row * vocabSize + id]!));
         });
         device.rewind(mark);
+        t.diagnostic(`they differ by at most ${worst}`);
         assert.ok(worst <= CLOSE, `logits differ by ${worst}`);
       });
 
-      test('100 greedy tokens', async () => {
+      test('100 greedy tokens', async (t) => {
         const prompt = ids.slice(0, 7);
         const theirs = await judged.greedy(prompt, 100);
         const ours: number[] = [];
@@ -168,6 +169,7 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
           engine.close();
           ours.push(...more);
         }
+        t.diagnostic(`${new Set(ours).size} different ones`);
         assert.ok(new Set(ours).size >= 10, `only the tokens ${[...new Set(ours)]}`);
         const turn = theirs.findIndex(({ id }, i) => id !== ours[i]);
         if (turn >= 0)

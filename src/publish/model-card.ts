@@ -34,7 +34,9 @@ export function modelCard(card: Card): string {
 function head({ licence, licenceLink, records: { base, config } }: Card): string {
   const isIdentifier = /^[a-z0-9.-]+$/i.test(licence);
   const lines = [
-    isIdentifier ? `license: ${licence}` : `license: other\nlicense_name: ${JSON.stringify(licence)}`,
+    isIdentifier
+      ? `license: ${licence.toLowerCase()}`
+      : `license: other\nlicense_name: ${JSON.stringify(licence)}`,
     ...(licenceLink === null ? [] : [`license_link: ${JSON.stringify(licenceLink)}`]),
     ...(base?.hub ? [`base_model: ${base.hub.repository}`] : []),
     'library_name: transformers',
