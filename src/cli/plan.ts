@@ -109,7 +109,7 @@ function flagsOf(options: ChangedOptions): string {
 }
 
 function secondsText({ seconds, steps, completionLength, mean }: Plan): string[] {
-  if (!seconds) return [];
+  if (!seconds) return ['the time of a step was not measured'];
   const { evaluation, ...phases } = seconds.phases;
   const parts = Object.entries(phases).map(([name, s]) => `${name} ${s.toFixed(2)} s`);
   const which =

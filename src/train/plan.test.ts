@@ -12,7 +12,7 @@ import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { type GrpoInput, grpo } from './grpo.js';
 import { type NewModelFields, newModelConfig } from './new-model.js';
-import type { PlannedBytes } from './plan/prediction.js';
+import type { PlannedBytes } from './plan/memory.js';
 import { type Plan, planGrpo, planSupervised } from './plan.js';
 import { newPolicy, policyFiles } from './policy.js';
 import { pretrain, type SupervisedInput, sft } from './supervised.js';

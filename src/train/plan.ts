@@ -11,16 +11,9 @@ import { checkFit, grpoTemplate } from './grpo-checks.js';
 import { settleGrpoOptions } from './grpo-options.js';
 import { planNewModel } from './new-model.js';
 import { grpoRehearsal } from './plan/grpo.js';
-import {
-  limitOf,
-  type PlannedBytes,
-  type PlannedMemory,
-  type PlannedSeconds,
-  planMemory,
-  planSeconds,
-  playDry,
-} from './plan/prediction.js';
+import { limitOf, type PlannedBytes, type PlannedMemory, planMemory, sizesOf } from './plan/memory.js';
 import type { Rehearsal } from './plan/rehearsal.js';
+import { type PlannedSeconds, planSeconds } from './plan/seconds.js';
 import { supervisedRehearsal } from './plan/supervised.js';
 import { readPolicyPlan } from './policy.js';
 import type { SupervisedInput } from './supervised.js';
@@ -57,10 +50,10 @@ export interface PlanOptions {
   readonly onStage?: (stage: string) => void;
 }
 
-/** Steps that are played: peaks of later ones hold the packed weights of earlier ones. */
-const GRPO_STEPS = 2;
+/** Steps that are played for bytes: peaks of later ones hold the packed weights of earlier ones; one that is counted. */
+const GRPO_STEPS = { played: 2, counted: 1 };
 /** Examples differ from step to step, and with them the sizes of passes. */
-const SUPERVISED_STEPS = 10;
+const SUPERVISED_STEPS = { played: 10, counted: 3 };
 
 /**
  * Plans a GRPO run for completions as long as they may get, and for a mean length where one is given. Rewards, files and
@@ -93,7 +86,7 @@ export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Pro
       command: 'grpo',
       config,
       steps: o.steps,
-      played: GRPO_STEPS,
+      ...GRPO_STEPS,
       evaluations,
       threads: o.threads,
       completionLength: o.maxCompletionLength,
@@ -134,7 +127,8 @@ export async function planSupervised(
       command,
       config: policy.config,
       steps,
-      played: Math.min(steps, SUPERVISED_STEPS),
+      ...SUPERVISED_STEPS,
+      played: Math.min(steps, SUPERVISED_STEPS.played),
       evaluations: data.heldout ? within : 0,
       threads: o.threads,
       completionLength: null,
@@ -150,7 +144,10 @@ interface Planned {
   readonly command: Plan['command'];
   readonly config: LlamaConfig;
   readonly steps: number;
+  /** Steps whose bytes are counted. */
   readonly played: number;
+  /** Steps whose operations are. */
+  readonly counted: number;
   readonly evaluations: number;
   readonly threads: number | undefined;
   readonly completionLength: number | null;
@@ -166,24 +163,23 @@ async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
   const limit = options.limit ?? limitOf(device);
   try {
     const extent = { steps: p.played, evaluate: true, signal };
-    onStage?.('counting');
+    onStage?.('counting bytes');
     const play = async (rehearsal: Rehearsal) => ({
       rehearsal,
-      played: await playDry(device, rehearsal, extent),
+      sizes: await sizesOf(device, rehearsal, extent),
     });
     const longest = await play(p.longest);
     const mean = p.mean && (await play(p.mean.rehearsal));
     const mixed = p.mixed && (await play(p.mixed));
     const all = [longest, mean, mixed].filter((one) => one !== null);
     const memory = await planMemory(device, all, extent, limit);
-    const timed = mean ?? longest;
-    // The first step is played for its peaks; what later ones do is what they all do.
-    const work = new Map(
-      [...timed.played.work].map(([phase, steps]) => [phase, steps.slice(steps.length > 1 ? 1 : 0)]),
-    );
-    const seconds = measure
-      ? await planSeconds(device, timed.rehearsal, work, limit, { signal, onStage })
-      : null;
+    const { rehearsal } = mean ?? longest;
+    const counted = { ...extent, steps: Math.min(p.steps, p.counted) };
+    // The interpreter would take minutes, and nobody trains on it.
+    const seconds =
+      measure && device.target.name !== 'interpreter'
+        ? await planSeconds(device, rehearsal, counted, limit, onStage)
+        : null;
     return {
       command: p.command,
       target: device.target,
@@ -191,8 +187,8 @@ async function planRun(p: Planned, options: PlanOptions): Promise<Plan> {
       parameters: parameterCount(p.config),
       steps: p.steps,
       completionLength: p.completionLength,
-      bytes: longest.played.bytes,
-      mean: mean && p.mean && { completionLength: p.mean.completionLength, bytes: mean.played.bytes },
+      bytes: longest.sizes.bytes,
+      mean: mean && p.mean && { completionLength: p.mean.completionLength, bytes: mean.sizes.bytes },
       memory,
       seconds: seconds && {
         ...seconds,

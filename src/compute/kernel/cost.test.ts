@@ -45,6 +45,37 @@ test('loops that depend on the counter, on a table, on a variable', () => {
   );
 });
 
+test('chunks with a tail, and a loop whose length grows to a bound: as many as they are', () => {
+  const kernel = buildKernel('chunks', target, { x: 'f32*', n: 'i32' }, (b, p) =>
+    b.items((item) => {
+      const start = b.mul(item, 100);
+      b.loop(0, b.min(b.sub(p.n, start), 100), 1, () => b.store(p.x, item, b.float(1)));
+      b.loop(0, b.min(item, 7), 1, () => b.store(p.x, item, b.mul(b.load(p.x, item), 2)));
+      b.if(b.lt(item, 3), () => b.store(p.x, item, b.float(0)));
+    }),
+  );
+  const count = (begin: number, end: number, n: number) => costOf(kernel, [begin, end, 0, n], none);
+  for (const [begin, end, n] of [
+    [0, 20, 1950],
+    [0, 1, 5],
+    [2, 9, 833],
+    [5, 40, 4000],
+    [0, 1_000_000, 1e8 - 30],
+  ]) {
+    const items = end - begin;
+    // Of the first items 0, 1, ... 6 turns, of the others 7.
+    let doubled = 7 * items;
+    for (let i = begin; i < Math.min(7, end); i++) doubled -= 7 - i;
+    const stores = Math.min(n, 100 * end) - 100 * begin + Math.max(0, Math.min(3, end) - begin);
+    assert.deepEqual(count(begin, end, n), {
+      flops: doubled,
+      loaded: 4 * doubled,
+      stored: 4 * (stores + doubled),
+      exact: true,
+    });
+  }
+});
+
 test('a condition on floats: the dearer side counts, and the count says so', () => {
   const kernel = buildKernel('choose', target, { x: 'f32*' }, (b, p) =>
     b.items((item) => {

@@ -42,6 +42,30 @@ const analyses = new WeakMap<Kernel, Analysis>();
 type Block = readonly Statement[];
 type Loop = Extract<Statement, { kind: 'loop' }>;
 
+/**
+ * How the turns of a loop differ: not at all; at a few bounds, such as the last one's tail, between which all turns are the
+ * same; or in any way, a table's for instance.
+ */
+type LoopKind = 'even' | 'stepped' | 'uneven';
+
+/**
+ * Operations whose result, where it is the same at both ends and in the middle of a range of a counter, is the same all
+ * over it. Of others that must hold of what they are applied to.
+ */
+const PLAIN: ReadonlySet<Op> = new Set([
+  'add',
+  'sub',
+  'mul',
+  'min',
+  'max',
+  'lt',
+  'le',
+  'and',
+  'or',
+  'not',
+  'shl',
+]);
+
 /** What a block costs each time that it is run, and the statements of it that decide what else is run. */
 interface BlockPlan {
   readonly flops: number;
@@ -57,7 +81,7 @@ class Analysis {
   /** What each variable is ever set to. */
   readonly #sets = new Map<ValueId, ValueId[]>();
   readonly #decisive: ReadonlySet<ValueId>;
-  readonly #even = new Map<Loop, boolean>();
+  readonly #kinds = new Map<Loop, LoopKind>();
   readonly #plans = new Map<Block, BlockPlan>();
 
   constructor(kernel: Kernel) {
@@ -103,19 +127,27 @@ class Analysis {
     return s.kind === 'loop' || s.kind === 'if';
   }
 
-  /** Whether nothing that decides inside the loop's body changes from turn to turn. */
-  isEven(s: Loop): boolean {
-    let even = this.#even.get(s);
-    if (even === undefined) {
-      const deciders = this.#decidersOf(s.body);
-      const set = new Set<ValueId>();
-      walk(s.body, (t) => {
-        if (t.kind === 'set') set.add(t.variable);
-      });
-      even = !deciders.has(s.counter) && ![...deciders].some((id) => set.has(id));
-      this.#even.set(s, even);
+  kindOf(s: Loop): LoopKind {
+    let kind = this.#kinds.get(s);
+    if (kind === undefined) {
+      kind = this.#kind(s);
+      this.#kinds.set(s, kind);
     }
-    return even;
+    return kind;
+  }
+
+  #kind(s: Loop): LoopKind {
+    const deciders = this.#decidersOf(s.body);
+    const set = new Set<ValueId>();
+    walk(s.body, (t) => {
+      if (t.kind === 'set') set.add(t.variable);
+    });
+    if ([...deciders].some((id) => set.has(id))) return 'uneven';
+    if (!deciders.has(s.counter)) return 'even';
+    const changes = (id: ValueId): boolean =>
+      id === s.counter || (this.#definitions.get(id)?.args.some(changes) ?? false);
+    const changing = [...deciders].filter((id) => id !== s.counter && changes(id));
+    return changing.some((id) => this.#definitions.get(id)!.op === 'load') ? 'uneven' : 'stepped';
   }
 
   /** Values and variables on which loops and conditions of a block depend. */
@@ -144,6 +176,8 @@ class Counter {
   #loaded = 0;
   #stored = 0;
   #exact = true;
+  /** Of what operations that are not `PLAIN` were applied to. */
+  #hash = 0;
 
   constructor(
     analysis: Analysis,
@@ -197,18 +231,28 @@ class Counter {
     const end = this.#values.get(s.end)!;
     const turns = Math.max(0, Math.ceil((end - start) / s.step));
     if (turns === 0) return;
-    if (this.#analysis.isEven(s)) {
-      const before = this.#counted();
-      this.#values.set(s.counter, start);
+    const kind = this.#analysis.kindOf(s);
+    const turn = (i: number): void => {
+      this.#values.set(s.counter, start + i * s.step);
       this.#block(s.body);
-      const after = this.#counted();
-      this.#count(after.map((value, i) => before[i] + turns * (value - before[i])));
+    };
+    if (kind === 'uneven' || turns < 4) {
+      for (let i = 0; i < turns; i++) turn(i);
       return;
     }
-    for (let i = start; i < end; i += s.step) {
-      this.#values.set(s.counter, i);
-      this.#block(s.body);
-    }
+    const before = this.#counted();
+    const hash = this.#hash;
+    const costOfTurn = (i: number): Turn => {
+      this.#hash = 0;
+      turn(i);
+      const cost = this.#counted().map((value, j) => value - before[j]);
+      this.#count(before);
+      return { cost, hash: this.#hash };
+    };
+    const first = costOfTurn(0);
+    const sum = kind === 'even' ? first.cost.map((x) => turns * x) : sumOfSteps(costOfTurn, first, turns);
+    this.#count(before.map((value, j) => value + sum[j]));
+    this.#hash = Math.imul(hash, 31) + this.#hash;
   }
 
   #counted(): number[] {
@@ -229,6 +273,8 @@ class Counter {
   /** An i32, or NaN for what depends on floats. */
   #evaluate(s: Instruction): number {
     const at = (i: number) => this.#values.get(s.args[i]) ?? Number.NaN;
+    if (!PLAIN.has(s.op))
+      for (let i = 0; i < s.args.length; i++) this.#hash = Math.imul(this.#hash, 31) + at(i);
     switch (s.op) {
       case 'const':
         return s.imm!;
@@ -256,6 +302,27 @@ class Counter {
   }
 }
 
+interface Turn {
+  readonly cost: readonly number[];
+  readonly hash: number;
+}
+
+/** The sum over all turns, of which neighbours are the same but at bounds: between equal turns all are taken for equal. */
+function sumOfSteps(turn: (i: number) => Turn, first: Turn, turns: number): number[] {
+  const same = (a: Turn, b: Turn) => a.hash === b.hash && a.cost.every((x, j) => x === b.cost[j]);
+  /** Of the turns from `low` up to, and without, `high`. */
+  const between = (low: number, high: number, atLow: Turn, atHigh: Turn): readonly number[] => {
+    if (high - low === 1) return atLow.cost;
+    const middle = (low + high) >> 1;
+    const atMiddle = turn(middle);
+    if (same(atLow, atMiddle) && same(atMiddle, atHigh)) return atLow.cost.map((x) => x * (high - low));
+    const right = between(middle, high, atMiddle, atHigh);
+    return between(low, middle, atLow, atMiddle).map((x, j) => x + right[j]);
+  };
+  const last = turn(turns - 1);
+  return between(0, turns - 1, first, last).map((x, j) => x + last.cost[j]);
+}
+
 function walk(block: readonly Statement[], visit: (s: Statement) => void): void {
   for (const s of block) {
     visit(s);
@@ -272,4 +339,11 @@ export const plus = (a: Cost, b: Cost): Cost => ({
   loaded: a.loaded + b.loaded,
   stored: a.stored + b.stored,
   exact: a.exact && b.exact,
+});
+
+export const times = (a: Cost, n: number): Cost => ({
+  flops: a.flops * n,
+  loaded: a.loaded * n,
+  stored: a.stored * n,
+  exact: a.exact,
 });

@@ -1,6 +1,6 @@
 // What a run has to do, kernel by kernel: counted from the launches, or timed as they are made.
 import type { CompiledKernel, Device } from '../../compute/device/device.js';
-import { type Cost, costOf } from '../../compute/kernel/cost.js';
+import { type Cost, costOf, NOTHING, plus, times } from '../../compute/kernel/cost.js';
 import type { Tensor } from '../../compute/tensor.js';
 
 /** A kernel's part of some work. */
@@ -26,38 +26,65 @@ export interface Watch<T> {
 }
 
 /**
- * A cost that depends on tables of integers, attention's, changes little from one token to the next: so many launches of
- * the same items and scalars go by before it is counted again.
+ * A cost that depends on what is in memory, attention's on the lengths of sequences, changes little from one token to the
+ * next: for so many launches an item costs what it did.
  */
 const COUNTED_AGAIN = 64;
 
+/** Windows of items that stand for all of them, and the items of one, where there are more than they hold. */
+const WINDOWS = 16;
+const WINDOW = 16;
+
+/** The cost of all items; of many that tables tell apart, that of windows among them makes the rest. */
+function costOfItems(items: number, tables: boolean, count: (begin: number, end: number) => Cost): Cost {
+  if (!tables || items <= WINDOWS * WINDOW) return count(0, items);
+  let cost = NOTHING;
+  for (let i = 0; i < WINDOWS; i++) {
+    const begin = Math.floor(((items - WINDOW) * i) / (WINDOWS - 1));
+    cost = plus(cost, count(begin, begin + WINDOW));
+  }
+  return times(cost, items / (WINDOWS * WINDOW));
+}
+
 /** Counts what each launch costs. */
 export function countWork(device: Device): Watch<Work> {
-  const counted = new Map<string, { cost: Cost; left: number }>();
+  /** Where only the items and the scalars say what a launch costs. */
+  const certain = new Map<string, Cost>();
+  /** Of one item, where memory says it too. */
+  const tabled = new Map<string, { cost: Cost; left: number }>();
   let work = new Map<string, KernelWork>();
 
-  const costFor = ({ kernel }: CompiledKernel, items: number, buffers: readonly Tensor[], rest: number[]) => {
-    const key = `${kernel.name} ${items} ${rest}`;
-    const known = counted.get(key);
-    if (known && known.left-- > 0) return known.cost;
-    let reads = false;
+  const costFor = (
+    { kernel }: CompiledKernel,
+    items: number,
+    buffers: readonly Tensor[],
+    rest: readonly number[],
+  ) => {
+    const key = `${kernel.name} ${rest}`;
+    const exact = certain.get(`${key} ${items}`);
+    if (exact) return exact;
+    const known = tabled.get(key);
+    if (known && known.left-- > 0) return times(known.cost, items);
     const views = new Map<number, Int32Array>();
-    const cost = costOf(kernel, [0, items, 0, ...rest], (buffer, index) => {
-      reads = true;
-      let view = views.get(buffer);
-      if (!view) {
-        view = device.ints(buffers[buffer]);
-        views.set(buffer, view);
-      }
-      return view[index];
-    });
-    counted.set(key, { cost, left: reads ? COUNTED_AGAIN : Number.POSITIVE_INFINITY });
+    const tables = kernel.buffers.some(({ element }) => element === 'i32');
+    const cost = costOfItems(items, tables, (begin, end) =>
+      costOf(kernel, [begin, end, 0, ...rest], (buffer, index) => {
+        let view = views.get(buffer);
+        if (!view) {
+          view = device.ints(buffers[buffer]);
+          views.set(buffer, view);
+        }
+        return view[index];
+      }),
+    );
+    if (views.size === 0 && cost.exact) certain.set(`${key} ${items}`, cost);
+    else tabled.set(key, { cost: times(cost, 1 / items), left: COUNTED_AGAIN });
     return cost;
   };
 
   const end = hook(device, (launch, [compiled, items, buffers, scalars, grain]) => {
     if (items > 0) {
-      const { flops, loaded, stored } = costFor(compiled, items, buffers, [...scalars]);
+      const { flops, loaded, stored } = costFor(compiled, items, buffers, scalars);
       const before = work.get(compiled.kernel.name) ?? { launches: 0, flops: 0, bytes: 0 };
       work.set(compiled.kernel.name, {
         launches: before.launches + 1,
