@@ -300,7 +300,7 @@ test('plan: what grpo reports afterwards; the flags of each run, with their erro
   const text = await retort(['plan', 'sft', '--task', 'number-sort', '--no-measure']);
   assert.match(
     text.stdout,
-    /^sft: \d+ parameters; .*\n\npeak memory[\s\S]*activations +[\d.]+ MiB[\s\S]*it fits\n$/,
+    /^sft: \d+ parameters; .*\n\npeak memory[\s\S]*activations +[\d.]+ MiB[\s\S]*it fits\nthe time of a step was not measured\n$/,
   );
   const help = await retort(['plan', 'grpo', '--help']);
   for (const flag of ['--micro-batch-tokens <n>', '--mean-length <n>', '--no-measure'])

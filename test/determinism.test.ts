@@ -104,7 +104,11 @@ for (const [name, config, count, on] of [
 
 for (const { name, device } of devices)
   test(`gradients with checkpointing are the same, bit for bit: ${name}`, () => {
-    for (const config of [tiny, { ...tiny, numHiddenLayers: 3, tieWordEmbeddings: false }]) {
+    for (const config of [
+      tiny,
+      { ...tiny, numHiddenLayers: 3, tieWordEmbeddings: false },
+      { ...tiny, qkvBias: true, qkNorm: true },
+    ]) {
       const sequences = makeSequences(config, 4);
       const gradients = (checkpointing: boolean) =>
         withModel(device, config, (llama) => {

@@ -8,6 +8,7 @@ import { COUNTDOWN_BASE } from '../../test/support/cli.js';
 import { writeModelFolder } from '../checkpoint/folder.js';
 import { createDevice } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
+import type { LlamaConfig } from '../model/config.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { type GrpoInput, grpo } from './grpo.js';
@@ -28,12 +29,15 @@ function endlessTokenizer(): Tokenizer {
   return createTokenizer({ ...files, 'tokenizer_config.json': JSON.stringify(rest) }, { source: 'test' });
 }
 
-type Sizes = Pick<NewModelFields, 'dModel' | 'layers' | 'heads' | 'context'> & Partial<NewModelFields>;
+type Sizes = Pick<NewModelFields, 'dModel' | 'layers' | 'heads' | 'context'> &
+  Partial<NewModelFields> &
+  Pick<LlamaConfig, 'qkvBias' | 'qkNorm'>;
 
-async function modelFolder(name: string, sizes: Sizes): Promise<string> {
+async function modelFolder(name: string, { qkvBias, qkNorm, ...sizes }: Sizes): Promise<string> {
   const device = createDevice({ threads: 1 });
   const tokenizer = endlessTokenizer();
-  const config = newModelConfig({ tieEmbeddings: false, ropeTheta: 10000, ...sizes }, tokenizer);
+  const made = newModelConfig({ tieEmbeddings: false, ropeTheta: 10000, ...sizes }, tokenizer);
+  const config: LlamaConfig = { ...made, ...(qkvBias && { qkvBias }), ...(qkNorm && { qkNorm }) };
   const dir = join(folder, name);
   writeModelFolder(dir, policyFiles(newPolicy(config, tokenizer, device, 1)));
   await device.close();
@@ -78,6 +82,8 @@ const grpoCases: readonly (readonly [string, Sizes, Partial<GrpoInput>])[] = [
   ['tied', tied, { ...without, batchSize: 64, minibatches: 2, numIterations: 2, maxCompletionLength: 40 }],
   ['tied, reference, few at once', tied, { batchSize: 24, beta: 0.04, maxSequences: 10, evalProblems: 30 }],
   ['odd, checkpointing', odd, { ...without, batchSize: 32, gradientCheckpointing: true }],
+  ['biases', { ...odd, qkvBias: true }, { ...without, batchSize: 16 }],
+  ['normalised heads', { ...odd, qkNorm: true }, { ...without, batchSize: 16 }],
   ['wide, long passes', wide, { ...without, batchSize: 128, maxCompletionLength: 50 }],
 ];
 
