@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import type { LlamaConfig } from '../src/model/config.js';
 import type { ScaleRewards } from '../src/objective/advantages.js';
+import type { ImportanceSamplingLevel } from '../src/objective/importance-ratio.js';
 import type { LossType } from '../src/objective/loss-weights.js';
 
 export interface GoldenModel {
@@ -29,8 +30,12 @@ export interface GoldenRollout {
 export interface GoldenGrpoCase {
   readonly name: string;
   readonly lossType: LossType;
+  readonly importanceSamplingLevel: ImportanceSamplingLevel;
+  readonly epsilon: number;
+  readonly epsilonHigh: number;
   readonly beta: number;
   readonly delta: number | null;
+  readonly entropyCoef: number;
   readonly maskTruncatedCompletions: boolean;
   readonly gradientAccumulationSteps: number;
   readonly numItemsInBatch: number;
@@ -46,8 +51,6 @@ export interface GoldenGrpoCase {
 export interface GoldenGrpo {
   readonly options: {
     readonly temperature: number;
-    readonly epsilon: number;
-    readonly epsilonHigh: number;
     readonly maxCompletionLength: number;
   };
   readonly optimizer: GoldenAdamW;

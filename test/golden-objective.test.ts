@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { computeAdvantages } from '../src/objective/advantages.js';
 import { countItems, lossWeights, perToken } from '../src/objective/loss-weights.js';
+import { tokenLossReference } from '../src/objective/reference.js';
 import { assertClose, type GoldenGrpoCase, readIndex, readTensors, tensor } from './golden-files.js';
 
 const index = readIndex();
@@ -46,19 +47,31 @@ const tensors = readTensors('grpo.safetensors');
 
 // The per-token loss in float64 from PyTorch's log-probabilities, so that only the weights are under test.
 function tokenLosses(golden: GoldenGrpoCase): Float64Array {
-  const [logps, oldLogps, refLogps] = ['logps', 'oldLogps', 'refLogps'].map((n) => tensor(tensors, n).data);
-  const advantages = perToken(
+  const [logprob, old, reference] = ['logps', 'oldLogps', 'refLogps'].map((n) => tensor(tensors, n).data);
+  const advantage = perToken(
     tensor(tensors, 'advantages').data,
     grpo.rollouts.map(({ completion, truncated }) => ({ length: completion.length, truncated })),
   );
-  return Float64Array.from(logps, (logp, i) => {
-    const ratio = Math.exp(logp - oldLogps[i]);
-    const clipped = Math.min(Math.max(ratio, 1 - grpo.options.epsilon), 1 + grpo.options.epsilonHigh);
-    const bounded = Math.min(ratio, golden.delta ?? Number.POSITIVE_INFINITY);
-    const difference = refLogps[i] - logp;
-    const kl = Math.exp(difference) - difference - 1;
-    return golden.beta * kl - Math.min(bounded * advantages[i], clipped * advantages[i]);
-  });
+  return tokenLossReference(
+    {
+      logprob,
+      old,
+      reference,
+      advantage,
+      weight: [],
+      lengths:
+        golden.importanceSamplingLevel === 'sequence'
+          ? grpo.rollouts.map(({ completion }) => completion.length)
+          : null,
+    },
+    {
+      surrogate: golden.lossType === 'cispo' ? 'cispo' : 'clip',
+      epsilon: golden.epsilon,
+      epsilonHigh: golden.epsilonHigh,
+      delta: golden.delta ?? Number.POSITIVE_INFINITY,
+      beta: golden.beta,
+    },
+  );
 }
 
 for (const golden of grpo.cases)
@@ -69,6 +82,7 @@ for (const golden of grpo.cases)
     }));
     assert.equal(countItems(completions, golden.maskTruncatedCompletions), golden.numItemsInBatch);
     const losses = tokenLosses(golden);
+    const entropies = tensor(tensors, 'entropies').data;
     const size = completions.length / golden.gradientAccumulationSteps;
     golden.microBatchLosses.forEach((expected, part) => {
       const before = completions.slice(0, part * size);
@@ -82,7 +96,9 @@ for (const golden of grpo.cases)
       });
       const weights = perToken(perCompletion, micro);
       const first = countItems(before);
-      const loss = weights.reduce((sum, weight, i) => sum + weight * losses[first + i], 0);
+      const policy = weights.reduce((sum, weight, i) => sum + weight * losses[first + i], 0);
+      const counted = weights.reduce((sum, weight, i) => sum + (weight === 0 ? 0 : entropies[first + i]), 0);
+      const loss = policy - (golden.entropyCoef * counted) / golden.numItemsInBatch;
       // Log-probabilities and weights come from float32.
       assert.ok(Math.abs(loss - expected) <= 1e-6, `micro-batch ${part}: ${loss} against ${expected}`);
     });

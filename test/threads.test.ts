@@ -7,6 +7,8 @@ import { mix } from '../src/compute/op/mix/mix.js';
 import { fillSampling, readSampled, sample, samplingTensor } from '../src/compute/op/sample/sample.js';
 import { columnSums } from '../src/compute/op/sum/sum.js';
 import type { Tensor } from '../src/compute/tensor.js';
+import { entropyBonus } from '../src/objective/entropy-bonus.js';
+import { startsOf } from '../src/objective/importance-ratio.js';
 import { policyLoss } from '../src/objective/policy-loss.js';
 import { checkDevices, noise, type OpCase, type TestDevice, threadedDevices } from './support/op.js';
 import {
@@ -137,18 +139,24 @@ test('sampling', () => {
   });
 });
 
-test('policy loss', () => {
-  const n = 1_100;
-  const options = { epsilon: 0.2, epsilonHigh: 0.28, delta: 1.5, beta: 0.1 };
-  agree((device) => {
-    const [logprob, entropy, old, reference, advantage, weight] = range(6, (i) => 10 + i).map((seed) =>
-      upload(device, n, seed),
-    );
-    const into = device.temporary([n]);
-    const sums = policyLoss(device, { logprob, entropy, old, reference, advantage, weight }, options, into);
-    return [device.floats(into).slice(), Object.values(sums)];
-  });
-});
+for (const surrogate of ['clip', 'cispo'] as const)
+  for (const starts of [null, startsOf(range(110, (i) => 5 + (i % 11)))])
+    test(`policy loss: ${surrogate}, a ratio for each ${starts ? 'completion' : 'token'}`, () => {
+      const n = 1_100;
+      const options = { surrogate, epsilon: 0.2, epsilonHigh: 1.28, delta: 1.5, beta: 0.1 };
+      agree((device) => {
+        const [logprob, entropy, old, reference, advantage, weight] = range(6, (i) => 10 + i).map((seed) =>
+          upload(device, n, seed),
+        );
+        const into = device.temporary([n]);
+        const dentropy = device.temporary([n]);
+        const inputs = { logprob, entropy, old, reference, advantage, weight };
+        const places = starts && device.upload(starts, 'i32');
+        const sums = policyLoss(device, { ...inputs, starts: places }, options, into);
+        entropyBonus(device, weight, 0.1, n, dentropy);
+        return [device.floats(into).slice(), device.floats(dentropy).slice(), Object.values(sums)];
+      });
+    });
 
 test('every kernel above was cut into four parts', () => {
   const serial = [...most].filter(([, parts]) => parts < devices[2].device.threads);

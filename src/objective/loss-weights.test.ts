@@ -20,6 +20,7 @@ test('three completions by hand, the last one truncated', () => {
   assert.deepEqual(weights('bnpo', false), [1 / 10, 1 / 10, 1 / 10]);
   assert.deepEqual(weights('dr_grpo', false), [1 / 15, 1 / 15, 1 / 15]);
   assert.deepEqual(weights('dapo', false), [1 / 10, 1 / 10, 1 / 10]);
+  assert.deepEqual(weights('cispo', false), [1 / 10, 1 / 10, 1 / 10]);
 });
 
 test('masked: its tokens leave the token counts, the completion still counts as one', () => {
@@ -62,7 +63,7 @@ test('two equal micro-batches have the weights of the whole batch, bnpo apart', 
     fc.property(
       batches,
       batches,
-      fc.constantFrom<LossType>('grpo', 'dr_grpo', 'dapo'),
+      fc.constantFrom<LossType>('grpo', 'dr_grpo', 'dapo', 'cispo'),
       (one, two, lossType) => {
         const size = Math.min(one.length, two.length);
         const parts = [one.slice(0, size), two.slice(0, size)];

@@ -1,13 +1,14 @@
-// The loss types of GRPO as weights: every type is the same per-token loss, summed with other weights.
+// The loss types of GRPO as weights: all but cispo are the same per-token loss, summed with other weights.
 //   grpo     DeepSeekMath eq. 3: mean over completions of each completion's mean over tokens
 //   bnpo     mean over the tokens of the micro-batch
 //   dr_grpo  Dr. GRPO: sum over tokens, divided by completions x maxCompletionLength
 //   dapo     DAPO eq. 8: mean over the tokens of the whole batch, whatever its micro-batches
+//   cispo    MiniMax-M1 eq. 4: the same mean, of another per-token loss (cispo.ts)
 import { refuse } from '../errors.js';
 
-export type LossType = 'grpo' | 'bnpo' | 'dr_grpo' | 'dapo';
+export type LossType = 'grpo' | 'bnpo' | 'dr_grpo' | 'dapo' | 'cispo';
 
-export const lossTypes: readonly LossType[] = ['grpo', 'bnpo', 'dr_grpo', 'dapo'];
+export const lossTypes: readonly LossType[] = ['grpo', 'bnpo', 'dr_grpo', 'dapo', 'cispo'];
 
 /** What the weights need to know of a completion. */
 export interface CompletionExtent {
@@ -22,14 +23,14 @@ export interface LossWeightOptions {
   /** Longest completion in tokens; what `dr_grpo` divides by. */
   readonly maxCompletionLength: number;
   /**
-   * Truncated completions give no loss. As in TRL their tokens leave the token counts of `bnpo` and `dapo`, but they
-   * still count as completions in `grpo` and `dr_grpo`.
+   * Truncated completions give no loss. As in TRL their tokens leave the token counts of `bnpo`, `dapo` and `cispo`,
+   * but they still count as completions in `grpo` and `dr_grpo`.
    */
   readonly maskTruncatedCompletions?: boolean;
   /** Micro-batches of the optimizer step, 1 by default; their gradients are added up. */
   readonly gradientAccumulationSteps?: number;
   /**
-   * Tokens that count in the whole optimizer step (`countItems` over all its micro-batches); what `dapo` divides by.
+   * Tokens that count in the whole optimizer step (`countItems` over all its micro-batches); what `dapo` and `cispo` divide by.
    * By default those of this micro-batch, which is right only when there is one.
    */
   readonly numItemsInBatch?: number;
@@ -78,6 +79,7 @@ export function lossWeights(
       case 'dr_grpo':
         return 1 / (completions.length * options.maxCompletionLength * gradientAccumulationSteps);
       case 'dapo':
+      case 'cispo':
         return 1 / (options.numItemsInBatch ?? countedTokens);
     }
   });
@@ -109,12 +111,13 @@ function check(
   checkWhole('maxCompletionLength', maxCompletionLength, 1);
   checkWhole('gradientAccumulationSteps', gradientAccumulationSteps ?? 1, 1);
   checkWhole('numItemsInBatch', numItemsInBatch ?? countedTokens, countedTokens);
-  if (numItemsInBatch === undefined && lossType === 'dapo' && (gradientAccumulationSteps ?? 1) > 1)
+  const overBatch = lossType === 'dapo' || lossType === 'cispo';
+  if (numItemsInBatch === undefined && overBatch && (gradientAccumulationSteps ?? 1) > 1)
     throw refuse(
       'bad-input',
       'numItemsInBatch',
       numItemsInBatch,
-      'dapo with several micro-batches needs the tokens of all of them',
+      `${lossType} with several micro-batches needs the tokens of all of them`,
     );
   for (const { length } of completions) checkWhole('length of a completion', length, 0, maxCompletionLength);
 }

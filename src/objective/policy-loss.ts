@@ -1,21 +1,24 @@
-// The clipped policy loss of GRPO for each token, its gradient, and what is logged of it; as a kernel.
+// The policy loss of GRPO for each token, its gradient, and what is logged of it; as a kernel.
 //
-// DeepSeekMath (arXiv 2402.03300), eq. 3 and 4; DAPO's separate upper clip (arXiv 2503.14476, eq. 10); the upper limit
-// `delta` on the ratio from INTELLECT-2 (arXiv 2505.07291). With A the advantage and r = exp(logprob - old):
-//   loss = -min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilonHigh) A) + beta (exp(ref - logprob) - (ref - logprob) - 1)
+// DeepSeekMath (arXiv 2402.03300), eq. 3 and 4. With r the importance ratio (importance-ratio.ts):
+//   loss = surrogate(r) + beta (exp(ref - logprob) - (ref - logprob) - 1)
+// The surrogate is the clipped ratio (clipped-ratio.ts) or CISPO's (cispo.ts).
 import type { Device } from '../compute/device/device.js';
 import { buildKernel } from '../compute/kernel/builder.js';
 import type { Kernel, TargetInfo } from '../compute/kernel/ir.js';
 import { exp } from '../compute/kernel/math.js';
 import { columnSums } from '../compute/op/sum/sum.js';
 import type { Tensor } from '../compute/tensor.js';
+import { logRatios } from './importance-ratio.js';
+import { type Surrogate, type SurrogateName, surrogates } from './surrogate.js';
 
 export interface PolicyLossOptions {
-  /** How far the ratio may fall below 1 before it gives no more gradient. */
+  readonly surrogate: SurrogateName;
+  /** How far the ratio may fall below 1 before it gives no more gradient; not in CISPO. */
   readonly epsilon: number;
-  /** How far it may rise above 1. */
+  /** How far it may rise above 1; in CISPO its greatest value. */
   readonly epsilonHigh: number;
-  /** Upper limit on the ratio where the advantage is negative; Infinity for none. */
+  /** Upper limit on the ratio where the advantage is negative; Infinity for none. Not in CISPO. */
   readonly delta: number;
   /** Weight of the KL divergence from the reference (k3 estimator). */
   readonly beta: number;
@@ -32,32 +35,40 @@ export interface PolicyLossInputs {
   readonly advantage: Tensor;
   /** What the token's loss is multiplied with; tokens of weight 0 are left out of every sum. */
   readonly weight: Tensor;
+  /** i32[completions + 1]: where each begins, and the end, for one ratio a completion; null for one a token. */
+  readonly starts: Tensor | null;
 }
 
-/** Sums over the tokens whose weight is not 0; divide by `tokens` for TRL's means. */
+/** Sums over the tokens whose weight is not 0; divide by `tokens` for TRL's means, those over ratios by `ratios`. */
 export interface PolicyLossSums {
   /** Weighted: this is the loss itself. */
   readonly loss: number;
   readonly tokens: number;
   readonly kl: number;
   readonly entropy: number;
+  /** Over ratios: those that a bound acts on. */
   readonly clippedLow: number;
   readonly clippedHigh: number;
   /** |logprob - old|: between sampler and trainer before the first update, between policies after it. */
   readonly logprobDifference: number;
+  /** Over ratios. */
   readonly ratio: number;
+  /** Their number: the tokens, or the completions that have any, in which case it is rounded. */
+  readonly ratios: number;
 }
 
-const COLUMNS = 8;
+const COLUMNS = 9;
 
-function policyLossKernel(target: TargetInfo): Kernel {
+function policyLossKernel(name: string, surrogate: Surrogate, target: TargetInfo): Kernel {
   return buildKernel(
-    'policy-loss',
+    name,
     target,
     {
       logprob: 'f32*',
       entropy: 'f32*',
       old: 'f32*',
+      logRatio: 'f32*',
+      share: 'f32*',
       reference: 'f32*',
       advantage: 'f32*',
       weight: 'f32*',
@@ -74,37 +85,31 @@ function policyLossKernel(target: TargetInfo): Kernel {
         const advantage = b.load(p.advantage, token);
         const weight = b.load(p.weight, token);
         const difference = b.sub(logprob, b.load(p.old, token));
-        const ratio = exp(b, difference);
-        const free = b.mul(b.min(ratio, p.delta), advantage);
-        const clipped = b.mul(b.min(b.max(ratio, p.low), p.high), advantage);
-        const inside = b.and(b.le(p.low, ratio), b.le(ratio, p.high));
-        const moves = b.or(
-          b.and(b.lt(free, clipped), b.le(ratio, p.delta)),
-          b.and(b.le(clipped, free), inside),
-        );
-        const slope = b.select(moves, b.neg(b.mul(ratio, advantage)), 0);
+        const ratio = exp(b, b.load(p.logRatio, token));
+        const share = b.load(p.share, token);
+        const { low, high, delta } = p;
+        const terms = surrogate.terms(b, { logprob, ratio, advantage, low, high, delta });
 
         const some = b.not(b.eq(p.beta, 0));
         const away = b.select(some, b.sub(b.load(p.reference, token), logprob), 0);
         const pull = exp(b, away);
         const kl = b.sub(b.sub(pull, away), 1);
-        const loss = b.add(b.neg(b.min(free, clipped)), b.mul(p.beta, kl));
-        const gradient = b.add(slope, b.mul(p.beta, b.sub(1, pull)));
+        const loss = b.add(terms.loss, b.mul(p.beta, kl));
+        const gradient = b.add(terms.slope, b.mul(p.beta, b.sub(1, pull)));
         const counts = b.not(b.eq(weight, 0));
         // A token left out must not bring in a NaN: 0 times it would still be one.
         b.store(p.dlogprob, token, b.select(counts, b.mul(weight, gradient), 0));
 
-        const low = b.and(b.lt(ratio, p.low), b.lt(advantage, 0));
-        const high = b.and(b.lt(p.high, ratio), b.lt(0, advantage));
         const columns = [
           b.mul(weight, loss),
           b.float(1),
           kl,
           b.load(p.entropy, token),
-          b.toFloat(low),
-          b.toFloat(high),
+          b.mul(share, b.toFloat(terms.clippedLow)),
+          b.mul(share, b.toFloat(terms.clippedHigh)),
           b.abs(difference),
-          ratio,
+          b.mul(share, ratio),
+          share,
         ];
         const at = b.mul(token, COLUMNS);
         columns.forEach((value, i) => {
@@ -119,25 +124,25 @@ function policyLossKernel(target: TargetInfo): Kernel {
 export function policyLoss(
   device: Device,
   inputs: PolicyLossInputs,
-  { epsilon, epsilonHigh, delta, beta }: PolicyLossOptions,
+  { surrogate, epsilon, epsilonHigh, delta, beta }: PolicyLossOptions,
   into: Tensor,
 ): PolicyLossSums {
-  const { logprob, entropy, old, reference, advantage, weight } = inputs;
+  const { logprob, entropy, old, reference, advantage, weight, starts } = inputs;
   const mark = device.mark();
+  const { logRatio, share } = logRatios(device, logprob, old, starts);
   const columns = device.temporary([logprob.size, COLUMNS]);
+  const name = `policy-loss-${surrogate}`;
   device.launch(
-    device.kernel('policy-loss', policyLossKernel),
+    device.kernel(name, (target) => policyLossKernel(name, surrogates[surrogate], target)),
     logprob.size,
-    [logprob, entropy, old, reference, advantage, weight, into, columns],
-    [1 - epsilon, 1 + epsilonHigh, delta, beta],
+    [logprob, entropy, old, logRatio, share, reference, advantage, weight, into, columns],
+    [...surrogates[surrogate].bounds(epsilon, epsilonHigh), delta, beta],
     256,
   );
-  const [loss, tokens, kl, entropySum, clippedLow, clippedHigh, logprobDifference, ratio] = columnSums(
-    device,
-    columns,
-  );
+  const [loss, tokens, kl, entropySum, clippedLow, clippedHigh, logprobDifference, ratio, ratios] =
+    columnSums(device, columns);
   device.rewind(mark);
-  return { loss, tokens, kl, entropy: entropySum, clippedLow, clippedHigh, logprobDifference, ratio };
+  return { loss, tokens, kl, entropy: entropySum, clippedLow, clippedHigh, logprobDifference, ratio, ratios };
 }
 
 /** Adds sums up, of micro-batches for instance. */
@@ -155,4 +160,5 @@ export const noSums: PolicyLossSums = {
   clippedHigh: 0,
   logprobDifference: 0,
   ratio: 0,
+  ratios: 0,
 };

@@ -2,8 +2,10 @@
 import { z } from 'zod';
 import { openModel } from '../checkpoint/open-model.js';
 import { refuse } from '../errors.js';
+import { importanceSamplingLevels } from '../objective/importance-ratio.js';
 import { lossTypes } from '../objective/loss-weights.js';
 import { MAX_PROBLEMS } from './evaluate.js';
+import { CISPO_EPSILON_HIGH, checkObjective, EPSILON } from './grpo-objective.js';
 import { optimizerFields, parseOptions, runFields } from './options.js';
 
 const positive = z.number().positive();
@@ -37,15 +39,30 @@ const grpoFields = {
   lossType: z
     .enum(lossTypes as [string, ...string[]])
     .default('dapo')
-    .describe('how token losses are averaged'),
+    .describe('how token losses are averaged; cispo: also how ratios are clipped'),
+  importanceSamplingLevel: z
+    .enum(importanceSamplingLevels as [string, ...string[]])
+    .default('token')
+    .describe('a probability ratio for each token, or one for a whole completion (GSPO)'),
   scaleRewards: z
     .enum(['group', 'batch', 'none'])
     .default('group')
     .describe('what advantages are divided by'),
-  epsilon: z.number().min(0).lt(1).default(0.2).describe('lower clip of the probability ratio'),
-  epsilonHigh: z.number().min(0).optional().describe('upper clip; default: epsilon'),
+  epsilon: z.number().min(0).lt(1).default(EPSILON).describe('lower clip of the probability ratio'),
+  epsilonHigh: z
+    .number()
+    .min(0)
+    .optional()
+    .describe(
+      `upper clip; default: epsilon; with lossType cispo the greatest ratio itself, default: ${CISPO_EPSILON_HIGH}`,
+    ),
   delta: positive.optional().describe('upper limit of the ratio for negative advantages; default: none'),
   beta: z.number().min(0).default(0).describe('weight of the KL divergence from the reference'),
+  entropyCoef: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe('weight of the mean entropy of tokens, a bonus for exploring'),
   refModelSyncSteps: z
     .number()
     .int()
@@ -111,6 +128,7 @@ export type GrpoOptions = z.output<typeof grpoOptions> & { readonly maxCompletio
  */
 export function settleGrpoOptions(given: unknown): GrpoOptions {
   const parsed = parseOptions('grpo', grpoOptions, given);
+  checkObjective(parsed);
   if (parsed.batchSize % parsed.numGenerations !== 0) {
     const near = Math.max(1, Math.round(parsed.batchSize / parsed.numGenerations)) * parsed.numGenerations;
     throw refuse(

@@ -1,13 +1,12 @@
 // The update half of a GRPO step: clipped policy-gradient updates over the step's groups.
 import { RetortError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
-import type { LossType } from '../objective/loss-weights.js';
-import type { PolicyLossSums } from '../objective/policy-loss.js';
 import { mean } from '../reward/statistics.js';
+import { objectiveOf } from './grpo-objective.js';
 import type { GrpoOptions } from './grpo-options.js';
 import type { Batch, GrpoSample } from './grpo-rollout.js';
 import type { Policy } from './policy.js';
-import { accumulatePolicyGradient, type ScoredSample } from './policy-gradient.js';
+import { accumulatePolicyGradient, type PolicyGradientSums, type ScoredSample } from './policy-gradient.js';
 import { learningRateAt } from './schedule.js';
 
 /** The clipped updates over a step's groups. */
@@ -22,19 +21,8 @@ export async function updatePolicy(
 ): Promise<{ metrics: Record<string, number>; trainedTokens: number }> {
   const learningRate = learningRateAt(step - 1, o.steps, o);
   const parts = Math.min(o.minibatches, groups.length);
-  const objective = {
-    lossType: o.lossType as LossType,
-    temperature: o.temperature,
-    epsilon: o.epsilon,
-    epsilonHigh: o.epsilonHigh ?? o.epsilon,
-    delta: o.delta ?? Number.POSITIVE_INFINITY,
-    beta: o.beta,
-    maxCompletionLength: o.maxCompletionLength,
-    maskTruncatedCompletions: o.maskTruncatedCompletions,
-    microBatchTokens: o.microBatchTokens,
-    gradientCheckpointing: o.gradientCheckpointing,
-  };
-  const sums: PolicyLossSums[] = [];
+  const objective = objectiveOf(o);
+  const sums: PolicyGradientSums[] = [];
   const norms: number[] = [];
   let skipped = 0;
   let trainedTokens = 0;
@@ -57,7 +45,7 @@ export async function updatePolicy(
       }
     }
   }
-  return { metrics: lossMetrics(sums, norms, learningRate, skipped), trainedTokens };
+  return { metrics: lossMetrics(o, sums, norms, learningRate, skipped), trainedTokens };
 }
 
 function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {
@@ -71,13 +59,15 @@ function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {
 }
 
 function lossMetrics(
-  sums: readonly PolicyLossSums[],
+  o: GrpoOptions,
+  sums: readonly PolicyGradientSums[],
   norms: readonly number[],
   learningRate: number,
   skipped: number,
 ): Record<string, number> {
-  const total = (key: keyof PolicyLossSums) => sums.reduce((sum, s) => sum + s[key], 0);
+  const total = (key: keyof PolicyGradientSums) => sums.reduce((sum, s) => sum + s[key], 0);
   const tokens = Math.max(1, total('tokens'));
+  const ratios = Math.max(1, total('ratios'));
   const first = sums[0];
   return {
     loss: sums.length > 0 ? total('loss') / sums.length : 0,
@@ -85,12 +75,17 @@ function lossMetrics(
     learning_rate: learningRate,
     entropy: total('entropy') / tokens,
     kl: total('kl') / tokens,
-    'clip_ratio/low_mean': total('clippedLow') / tokens,
-    'clip_ratio/high_mean': total('clippedHigh') / tokens,
-    'clip_ratio/region_mean': (total('clippedLow') + total('clippedHigh')) / tokens,
+    ...(o.entropyCoef === 0 ? {} : { policy_loss: total('policyLoss') / Math.max(1, sums.length) }),
+    ...(o.lossType === 'cispo'
+      ? { cispo_clip_ratio: total('clippedHigh') / ratios }
+      : {
+          'clip_ratio/low_mean': total('clippedLow') / ratios,
+          'clip_ratio/high_mean': total('clippedHigh') / ratios,
+          'clip_ratio/region_mean': (total('clippedLow') + total('clippedHigh')) / ratios,
+        }),
     // Over the first update, whose policy is the one that sampled.
     'sampling/sampling_logp_difference/mean': first ? first.logprobDifference / Math.max(1, first.tokens) : 0,
-    'sampling/importance_sampling_ratio/mean': first ? first.ratio / Math.max(1, first.tokens) : 1,
+    'sampling/importance_sampling_ratio/mean': first ? first.ratio / Math.max(1, first.ratios) : 1,
     skipped_updates: skipped,
   };
 }

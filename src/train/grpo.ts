@@ -18,6 +18,7 @@ import { taskNames } from '../task/registry.js';
 import type { Task } from '../task/task.js';
 import { checkFit, grpoTemplate } from './grpo-checks.js';
 import { type Accuracies, accuracies, evaluateNow, type OnEvaluation } from './grpo-evaluation.js';
+import { cautionsOf } from './grpo-objective.js';
 import { type GrpoOptions, type grpoOptions, settleGrpoOptions } from './grpo-options.js';
 import { type GrpoSample, type Job, logLine, sampleBatch } from './grpo-rollout.js';
 import { updatePolicy } from './grpo-update.js';
@@ -95,6 +96,7 @@ const START: State = {
 export async function* grpo(input: GrpoInput): AsyncGenerator<GrpoStep, GrpoSummary> {
   const { o, given } = readInput(input);
   const warn = input.warn ?? ((message: string) => process.emitWarning(message));
+  for (const caution of cautionsOf(o)) warn(caution);
   const task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const rewards = await Promise.all(
     (input.rewards ?? []).map((r) =>

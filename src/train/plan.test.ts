@@ -84,6 +84,11 @@ const grpoCases: readonly (readonly [string, Sizes, Partial<GrpoInput>])[] = [
   ['odd, checkpointing', odd, { ...without, batchSize: 32, gradientCheckpointing: true }],
   ['biases', { ...odd, qkvBias: true }, { ...without, batchSize: 16 }],
   ['normalised heads', { ...odd, qkNorm: true }, { ...without, batchSize: 16 }],
+  [
+    'odd, GSPO, entropy bonus',
+    odd,
+    { ...without, batchSize: 32, lossType: 'grpo', importanceSamplingLevel: 'sequence', entropyCoef: 0.01 },
+  ],
   ['wide, long passes', wide, { ...without, batchSize: 128, maxCompletionLength: 50 }],
 ];
 

@@ -3,6 +3,8 @@ import { Tape } from '../compute/autograd.js';
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
+import { entropyBonus } from '../objective/entropy-bonus.js';
+import { type ImportanceSamplingLevel, startsOf } from '../objective/importance-ratio.js';
 import { type LossType, lossWeights } from '../objective/loss-weights.js';
 import {
   addSums,
@@ -24,8 +26,11 @@ export interface ScoredSample extends Continued {
   readonly truncated: boolean;
 }
 
-export interface PolicyGradientOptions extends PolicyLossOptions {
+export interface PolicyGradientOptions extends Omit<PolicyLossOptions, 'surrogate'> {
   readonly lossType: LossType;
+  readonly importanceSamplingLevel: ImportanceSamplingLevel;
+  /** Weight of the entropy bonus; 0 for none. */
+  readonly entropyCoef: number;
   readonly temperature: number;
   /** What dr_grpo divides by. */
   readonly maxCompletionLength: number;
@@ -34,6 +39,12 @@ export interface PolicyGradientOptions extends PolicyLossOptions {
   readonly microBatchTokens: number;
   /** Whether layers are computed again in backward instead of kept. */
   readonly gradientCheckpointing: boolean;
+}
+
+/** The sums of a minibatch; `loss` is the whole loss, the entropy bonus taken off. */
+export interface PolicyGradientSums extends PolicyLossSums {
+  /** The loss without the entropy bonus. */
+  readonly policyLoss: number;
 }
 
 /**
@@ -45,11 +56,12 @@ export async function accumulatePolicyGradient(
   reference: Llama | null,
   samples: readonly ScoredSample[],
   o: PolicyGradientOptions,
-): Promise<PolicyLossSums> {
+): Promise<PolicyGradientSums> {
   const { device } = llama;
   const used = samples.filter((s) => s.completionIds.length > 0);
   const extents = used.map((s) => ({ length: s.completionIds.length, truncated: s.truncated }));
-  const { perCompletion } = lossWeights(extents, o);
+  const { perCompletion, countedTokens } = lossWeights(extents, o);
+  const surrogate = o.lossType === 'cispo' ? 'cispo' : 'clip';
   const weightOf = new Map(used.map((s, i) => [s, perCompletion[i]]));
   let sums = noSums;
   await eachPass(llama, used, o.microBatchTokens, (pass) => {
@@ -61,18 +73,25 @@ export async function accumulatePolicyGradient(
     const old = perToken((s, i) => s.oldLogprobs[i]);
     const tape = new Tape(device, { checkpointing: o.gradientCheckpointing });
     const { logprob, entropy } = completionLogprobs({ device, tape }, llama, pass, o.temperature);
+    const weight = perToken((s) => weightOf.get(s) as number);
+    const lengths = pass.map((s) => s.completionIds.length);
     const inputs = {
       logprob,
       entropy,
       old,
       reference: o.beta === 0 ? old : referenceLogprobs(reference, pass, perToken, o.temperature),
       advantage: perToken((s) => s.advantage),
-      weight: perToken((s) => weightOf.get(s) as number),
+      weight,
+      starts: o.importanceSamplingLevel === 'sequence' ? device.upload(startsOf(lengths), 'i32') : null,
     };
-    sums = addSums(sums, policyLoss(device, inputs, o, tape.contribute(logprob).tensor));
+    const into = tape.contribute(logprob).tensor;
+    sums = addSums(sums, policyLoss(device, inputs, { ...o, surrogate }, into));
+    if (o.entropyCoef !== 0)
+      entropyBonus(device, weight, o.entropyCoef, countedTokens, tape.contribute(entropy).tensor);
     tape.backward();
   });
-  return sums;
+  const bonus = (o.entropyCoef * sums.entropy) / Math.max(1, countedTokens);
+  return { ...sums, loss: sums.loss - bonus, policyLoss: sums.loss };
 }
 
 /** Under the reference model, or as given with the samples. */

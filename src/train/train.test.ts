@@ -223,6 +223,8 @@ const variants: [string, Partial<GrpoInput>][] = [
     lossType,
     { lossType },
   ]),
+  ['GSPO', { lossType: 'grpo', importanceSamplingLevel: 'sequence', minibatches: 2, epsilonHigh: 4e-4 }],
+  ['entropy bonus', { entropyCoef: 0.05 }],
   ['batch-scaled', { scaleRewards: 'batch', dynamicSampling: 'none' }],
   [
     'unscaled, two passes, two-sided clip',
@@ -247,6 +249,37 @@ for (const [name, options] of variants) {
     if (options.stop) assert.ok(steps[0].samples.every((s) => !s.completion.text.includes('</answer>')));
   });
 }
+
+test('grpo cispo: runs, logs how many ratios are clipped, and nothing of a region', async () => {
+  const { steps } = await reinforce({
+    lossType: 'cispo',
+    numIterations: 3,
+    epsilonHigh: 1,
+    learningRate: 4e-3,
+  });
+  for (const { metrics } of steps) {
+    assert.ok(Number.isFinite(metrics.loss) && !('clip_ratio/region_mean' in metrics));
+    assert.ok(metrics.cispo_clip_ratio > 0 && metrics.cispo_clip_ratio < 1, `${metrics.cispo_clip_ratio}`);
+  }
+});
+
+test('grpo entropy bonus: the loss is the policy loss less the bonus, and the policy stays more uncertain', async () => {
+  const o = { steps: 12, dynamicSampling: 'none', evalEnds: false } as const;
+  const { steps: with_ } = await reinforce({ ...o, entropyCoef: 0.5 });
+  const { steps: without } = await reinforce(o);
+  const { loss, policy_loss, entropy } = with_[0].metrics;
+  assert.ok(Math.abs(policy_loss - 0.5 * entropy - loss) < 1e-5, `${loss}, ${policy_loss}, ${entropy}`);
+  assert.ok(!('policy_loss' in without[0].metrics));
+  assert.ok(with_[11].metrics.entropy > 1.2 * without[11].metrics.entropy);
+});
+
+test('a ratio for each completion with another loss than grpo: allowed, but said', async () => {
+  const warnings: string[] = [];
+  const o = { importanceSamplingLevel: 'sequence', steps: 1, evalEnds: false } as const;
+  await reinforce({ ...o, warn: (m) => warnings.push(m) });
+  assert.match(warnings.join(), /lossType dapo weighs a completion by its length; .* lossType grpo/);
+  await reinforce({ ...o, lossType: 'grpo', warn: assert.fail });
+});
 
 test('rewards that throw, hang or give NaN are counted and named, their samples learn nothing, the run goes on', async () => {
   const bad = [
@@ -365,6 +398,11 @@ test('options that cannot be are refused before anything is made', async () => {
     [{ numGenerations: 1 }, /numGenerations.*got 1.*at least 2/],
     [{ batchSize: 33 }, /batchSize with numGenerations 8: got 33; it must be a multiple: 32/],
     [{ minibatches: 3 }, /minibatches of 4 groups: got 3/],
+    [{ lossType: 'cispo', delta: 2 }, /delta with lossType cispo: got 2; leave it out/],
+    [{ lossType: 'cispo', epsilon: 0.1 }, /epsilon with lossType cispo: got 0.1; leave it out/],
+    [{ lossType: 'cispo', epsilonHigh: 0.28 }, /epsilonHigh with lossType cispo: got 0.28; give 1 or more/],
+    [{ entropyCoef: -1 }, /entropyCoef/],
+    [{ importanceSamplingLevel: 'word' as 'token' }, /importanceSamplingLevel/],
     [{ learningRate: 0 }, /learningRate/],
     [{ learningRate: -1 }, /learningRate/],
     [{ maxCompletionLength: 1000 }, /maxCompletionLength: got 1000; .*context is 32/],

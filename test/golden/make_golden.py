@@ -279,22 +279,35 @@ def score_rollouts(p, c, rollouts):
     return scored
 
 
-def grpo_loss(scored, rollouts, loss_type, beta, delta, mask_truncated, accumulation, items_in_batch):
+def clear_of(ratios, bounds):
+    """No ratio is so near a bound that float32 could fall on the other side."""
+    return all(abs(ratio - bound) > 1e-3 for ratio in ratios.tolist() for bound in bounds)
+
+
+def grpo_loss(scored, rollouts, loss_type, beta, delta, mask_truncated, accumulation, items_in_batch, level, epsilon,
+              epsilon_high, entropy_coef):
     """The formulas of TRL's GRPOTrainer._compute_loss for one micro-batch, over lists instead of padded tensors."""
-    low, high = 1 - GRPO["epsilon"], 1 + GRPO["epsilonHigh"]
-    losses, kls, entropies, lows, highs, counts = [], [], [], [], [], []
+    cispo = loss_type == "cispo"
+    low, high = (0.0, epsilon_high) if cispo else (1 - epsilon, 1 + epsilon_high)
+    losses, kls, entropies, lows, highs, counts, ratios = [], [], [], [], [], [], []
     for (logps, entropy), rollout in zip(scored, rollouts):
         keep = 0.0 if mask_truncated and rollout["truncated"] else 1.0
         advantage = rollout["advantage"]
-        ratio = torch.exp(logps - rollout["oldLogps"])
-        clipped = torch.clamp(ratio, low, high)
-        if delta is not None:
-            ratio = torch.clamp(ratio, max=delta)
-        token_loss = -torch.min(ratio * advantage, clipped * advantage)
+        log_ratio = logps - rollout["oldLogps"]
+        ratio = torch.exp(log_ratio.mean().reshape(1) if level == "sequence" else log_ratio)
+        assert clear_of(ratio, [low, high, delta or high])
+        if cispo:
+            token_loss = -torch.clamp(ratio, max=high).detach() * advantage * logps
+        else:
+            clipped = torch.clamp(ratio, low, high)
+            if delta is not None:
+                ratio = torch.clamp(ratio, max=delta)
+            token_loss = -torch.min(ratio * advantage, clipped * advantage)
         log_ref_ratio = rollout["refLogps"] - logps
         kl = torch.exp(log_ref_ratio) - log_ref_ratio - 1
         losses.append(((token_loss + beta * kl) * keep).sum())
         counts.append(keep * len(logps))
+        ratios.append(keep * len(ratio))
         kls.append((kl * keep).sum().item())
         entropies.append((entropy * keep).sum().item())
         lows.append(keep * ((ratio < low) & (advantage < 0)).sum().item())
@@ -306,30 +319,41 @@ def grpo_loss(scored, rollouts, loss_type, beta, delta, mask_truncated, accumula
         loss = sum(losses) / total / accumulation
     elif loss_type == "dr_grpo":
         loss = sum(losses) / (len(losses) * GRPO["maxCompletionLength"]) / accumulation
-    elif loss_type == "dapo":
+    elif loss_type in ("dapo", "cispo"):
         loss = sum(losses) / max(items_in_batch, 1.0)
     else:
         raise ValueError(loss_type)
-    metrics = {"kl": sum(kls) / total, "entropy": sum(entropies) / total, "clip_ratio/low_mean": sum(lows) / total,
-               "clip_ratio/high_mean": sum(highs) / total, "clip_ratio/region_mean": (sum(lows) + sum(highs)) / total}
+    if entropy_coef != 0:
+        # Of each micro-batch its share in the mean over the optimizer step.
+        mean_entropy = sum((e * (0.0 if mask_truncated and r["truncated"] else 1.0)).sum()
+                           for (_, e), r in zip(scored, rollouts))
+        mean_entropy = mean_entropy / (items_in_batch if loss_type in ("dapo", "cispo") else total * accumulation)
+        loss = loss - entropy_coef * mean_entropy
+    # One ratio a completion: the share of completions. TRL counts masked ones there too, as not clipped.
+    n = max(sum(ratios), 1.0)
+    metrics = {"kl": sum(kls) / total, "entropy": sum(entropies) / total, "clip_ratio/low_mean": sum(lows) / n,
+               "clip_ratio/high_mean": sum(highs) / n, "clip_ratio/region_mean": (sum(lows) + sum(highs)) / n}
     return loss, metrics
 
 
 def grpo_case(name, p, c, rollouts, tensors, *, loss_type, beta=GRPO["beta"], delta=None, mask_truncated=False,
-              micro_batches=1, step=False):
+              micro_batches=1, step=False, level="token", epsilon=GRPO["epsilon"], epsilon_high=GRPO["epsilonHigh"],
+              entropy_coef=0.0):
     items = sum(len(r["completion"]) for r in rollouts if not (mask_truncated and r["truncated"]))
     size = len(rollouts) // micro_batches
     losses, metrics, total = [], [], 0
     for at in range(0, len(rollouts), size):
         part = rollouts[at:at + size]
         loss, measured = grpo_loss(score_rollouts(p, c, part), part, loss_type, beta, delta, mask_truncated,
-                                   micro_batches, items)
+                                   micro_batches, items, level, epsilon, epsilon_high, entropy_coef)
         total = total + loss
         losses.append(loss.item())
         metrics.append(measured)
     grads = gradients(total, p)
     tensors.update(prefixed(f"{name}:gradient:", grads))
-    case = {"name": name, "lossType": loss_type, "beta": beta, "delta": delta, "maskTruncatedCompletions": mask_truncated,
+    case = {"name": name, "lossType": loss_type, "importanceSamplingLevel": level, "epsilon": epsilon,
+            "epsilonHigh": epsilon_high, "beta": beta, "delta": delta, "entropyCoef": entropy_coef,
+            "maskTruncatedCompletions": mask_truncated,
             "gradientAccumulationSteps": micro_batches, "numItemsInBatch": items, "loss": total.item(),
             "microBatchLosses": losses, "microBatchMetrics": metrics, "metrics": metrics[0] if micro_batches == 1 else None,
             "gradNorm": math.sqrt(sum((g * g).sum().item() for g in grads.values())), "hasStep": step}
@@ -363,6 +387,24 @@ def grpo_cases(p, c, seed):
     cases += [case("grpo/delta", loss_type="grpo", delta=1.5), case("dapo/beta0", loss_type="dapo", beta=0.0)]
     # Equal micro-batches give grpo, dr_grpo and dapo the gradient of the whole batch; bnpo weights them anew.
     cases += [case(f"{t}/accumulated", loss_type=t, micro_batches=2) for t in ["bnpo", "dapo"]]
+    sequence = dict(level="sequence", epsilon=0.004, epsilon_high=0.04)
+    cases += [case("gspo", loss_type="grpo", **sequence), case("gspo/masked", loss_type="grpo", mask_truncated=True, **sequence),
+              case("gspo/beta0", loss_type="grpo", beta=0.0, **sequence),
+              case("gspo/dapo", loss_type="dapo", **sequence),
+              case("gspo/delta", loss_type="grpo", delta=1.06, **sequence)]
+    # An upper limit of 1.5 on ratios up to e^0.6 = 1.82.
+    cases += [case("cispo", loss_type="cispo", epsilon_high=1.5), case("cispo/masked", loss_type="cispo", epsilon_high=1.5,
+                                                                       mask_truncated=True),
+              case("cispo/sequence", loss_type="cispo", level="sequence", epsilon_high=1.04)]
+    cases += [case("dapo/entropy", loss_type="dapo", entropy_coef=0.1),
+              case("grpo/entropy", loss_type="grpo", entropy_coef=0.1, mask_truncated=True),
+              case("cispo/entropy", loss_type="cispo", epsilon_high=1.5, entropy_coef=0.1)]
+    by_name = {k["name"]: k for k in cases}
+    for name in ("gspo", "gspo/masked", "gspo/dapo"):
+        assert min(by_name[name]["metrics"][f"clip_ratio/{side}_mean"] for side in ("low", "high")) > 0, name
+    assert by_name["gspo"]["loss"] != by_name["gspo/delta"]["loss"], "delta must matter"
+    for name in ("cispo", "cispo/sequence"):
+        assert by_name[name]["metrics"]["clip_ratio/high_mean"] > 0, name
     assert cases[0]["metrics"]["clip_ratio/low_mean"] > 0 and cases[0]["metrics"]["clip_ratio/high_mean"] > 0
     assert cases[0]["loss"] != next(k for k in cases if k["name"] == "grpo/delta")["loss"], "delta must matter"
     save_safetensors("grpo.safetensors", tensors)
