@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import type { LlamaConfig } from '../src/model/config.js';
-import type { ScaleRewards } from '../src/objective/advantages.js';
+import type { AdvantageEstimator, ScaleRewards } from '../src/objective/advantages.js';
 import type { ImportanceSamplingLevel } from '../src/objective/importance-ratio.js';
 import type { LossType } from '../src/objective/loss-weights.js';
 
@@ -65,6 +65,7 @@ export interface GoldenAdvantages {
   readonly rewards: readonly (readonly (number | null)[])[];
   readonly scaled: readonly {
     readonly scaleRewards: ScaleRewards;
+    readonly advantageEstimator: AdvantageEstimator;
     readonly advantages: readonly number[];
     readonly sums: readonly (number | null)[];
     readonly reward: number;

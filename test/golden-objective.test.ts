@@ -10,7 +10,7 @@ const index = readIndex();
 
 for (const { name, numGenerations, weights, rewards, scaled } of index.advantages)
   for (const expected of scaled)
-    test(`advantages: ${name}, scaleRewards ${expected.scaleRewards}`, () => {
+    test(`advantages: ${name}, ${expected.advantageEstimator}, scaleRewards ${expected.scaleRewards}`, () => {
       const scores = rewards.map((row) =>
         Object.fromEntries(row.map((value, k) => [`r${k}`, value ?? Number.NaN])),
       );
@@ -18,6 +18,7 @@ for (const { name, numGenerations, weights, rewards, scaled } of index.advantage
       const actual = computeAdvantages(scores, {
         numGenerations,
         scaleRewards: expected.scaleRewards,
+        advantageEstimator: expected.advantageEstimator,
         rewardWeights,
       });
       assertClose(actual.advantages, expected.advantages, 'advantages', 1e-10);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { RetortError } from '../errors.js';
-import { computeAdvantages, type ScaleRewards } from './advantages.js';
+import { type AdvantageEstimator, computeAdvantages, type ScaleRewards } from './advantages.js';
 
 test('a group by hand: mean 0.25, Bessel-corrected deviation 0.5', () => {
   const scores = [{ accuracy: 1 }, { accuracy: 0 }, { accuracy: 0 }, { accuracy: 0 }];
@@ -57,6 +57,27 @@ test('advantages of a group sum to 0 and keep the order of the rewards', () => {
   );
 });
 
+test('rloo: each reward less the mean of the others, by definition', () => {
+  const reward = fc.oneof(fc.double({ min: -10, max: 10, noNaN: true }), fc.constant(Number.NaN));
+  fc.assert(
+    fc.property(fc.array(reward, { minLength: 4, maxLength: 4 }), (rewards) => {
+      const { advantages } = computeAdvantages(
+        rewards.map((accuracy) => ({ accuracy })),
+        { numGenerations: 4, scaleRewards: 'none', advantageEstimator: 'rloo' },
+      );
+      rewards.forEach((r, i) => {
+        const others = rewards.filter((x, j) => j !== i && !Number.isNaN(x));
+        const alone = Number.isNaN(r) || others.length === 0;
+        const baseline = others.reduce((a, b) => a + b, 0) / others.length;
+        assert.ok(Math.abs(advantages[i] - (alone ? 0 : r - baseline)) < 1e-12);
+      });
+    }),
+  );
+  const equal = Array.from({ length: 3 }, () => ({ a: 0.1, b: 0.2 }));
+  const o = { numGenerations: 3, scaleRewards: 'none', advantageEstimator: 'rloo' } as const;
+  assert.deepEqual([...computeAdvantages(equal, o).advantages], [0, 0, 0]);
+});
+
 test('a reward that is missing, NaN or infinite takes no part', () => {
   const { advantages, rewards, flatGroups } = computeAdvantages(
     [{ a: 1, b: Number.NaN }, { a: 0 }, { a: Number.POSITIVE_INFINITY }, {}],
@@ -83,6 +104,19 @@ test('refusals name the option and the value', () => {
   refused(
     () => computeAdvantages(four, { numGenerations: 2, scaleRewards: 'all' as ScaleRewards }),
     /scaleRewards: got "all"/,
+  );
+  refused(
+    () => computeAdvantages(four, { numGenerations: 2, scaleRewards: 'batch', advantageEstimator: 'rloo' }),
+    /scaleRewards with advantageEstimator rloo: got "batch"; leave it out/,
+  );
+  refused(
+    () =>
+      computeAdvantages(four, {
+        numGenerations: 2,
+        scaleRewards: 'none',
+        advantageEstimator: 'gae' as AdvantageEstimator,
+      }),
+    /advantageEstimator: got "gae"/,
   );
   refused(
     () =>

@@ -1,5 +1,11 @@
 // Rewards to advantages: weighted sum, centred within the group, scaled (DeepSeekMath eq. 4; Dr. GRPO: 'none').
 import { refuse } from '../errors.js';
+import { leaveOneOut } from './leave-one-out.js';
+
+/** What a reward is compared with: the mean of its group (GRPO), or of the others in it (RLOO, which is not scaled). */
+export type AdvantageEstimator = 'grpo' | 'rloo';
+
+export const advantageEstimators: readonly AdvantageEstimator[] = ['grpo', 'rloo'];
 
 /**
  * What the centred rewards are divided by: the standard deviation of their group, of the whole batch, or nothing
@@ -11,6 +17,8 @@ export interface AdvantageOptions {
   /** Completions of one problem, at least 2; they lie beside each other in the batch. */
   readonly numGenerations: number;
   readonly scaleRewards: ScaleRewards;
+  /** Default 'grpo'; 'rloo' takes scaleRewards 'none'. */
+  readonly advantageEstimator?: AdvantageEstimator;
   /** Weight of each reward by name; 1 where absent. */
   readonly rewardWeights?: Readonly<Record<string, number>>;
 }
@@ -45,7 +53,7 @@ export function computeAdvantages(
   scores: readonly Readonly<Record<string, number>>[],
   options: AdvantageOptions,
 ): Advantages {
-  const { numGenerations, scaleRewards, rewardWeights = {} } = options;
+  const { numGenerations, scaleRewards, advantageEstimator = 'grpo', rewardWeights = {} } = options;
   check(scores.length, options);
   const names = [...new Set(scores.flatMap((score) => Object.keys(score)))];
   const rewards = Float64Array.from(scores, (score) => weightedSum(score, names, rewardWeights));
@@ -59,7 +67,10 @@ export function computeAdvantages(
     const std = scaleRewards === 'batch' ? batch.std : group.std;
     const divisor = scaleRewards === 'none' ? 1 : std + STD_EPSILON;
     for (let i = start; i < start + numGenerations; i++) {
-      const advantage = (rewards[i] - group.mean) / divisor;
+      const advantage =
+        advantageEstimator === 'rloo'
+          ? leaveOneOut(rewards[i], group.mean, group.count)
+          : (rewards[i] - group.mean) / divisor;
       advantages[i] = Number.isNaN(advantage) ? 0 : advantage;
       if (std <= ZERO_STD) zeroStd++;
     }
@@ -78,7 +89,7 @@ export function computeAdvantages(
 }
 
 function check(completions: number, options: AdvantageOptions): void {
-  const { numGenerations, scaleRewards, rewardWeights = {} } = options;
+  const { numGenerations, scaleRewards, advantageEstimator = 'grpo', rewardWeights = {} } = options;
   if (!Number.isInteger(numGenerations) || numGenerations < 2)
     throw refuse(
       'bad-input',
@@ -95,9 +106,28 @@ function check(completions: number, options: AdvantageOptions): void {
     );
   if (scaleRewards !== 'group' && scaleRewards !== 'batch' && scaleRewards !== 'none')
     throw refuse('bad-input', 'scaleRewards', scaleRewards, "it must be 'group', 'batch' or 'none'");
+  if (!advantageEstimators.includes(advantageEstimator))
+    throw refuse(
+      'bad-input',
+      'advantageEstimator',
+      advantageEstimator,
+      `it must be one of ${advantageEstimators.join(', ')}`,
+    );
+  checkScaling(advantageEstimator, scaleRewards);
   for (const [name, weight] of Object.entries(rewardWeights))
     if (!Number.isFinite(weight))
       throw refuse('bad-input', `rewardWeights.${name}`, weight, 'it must be a finite number');
+}
+
+/** @throws RetortError `bad-input` for an estimator that does not go with the scaling */
+export function checkScaling(advantageEstimator: AdvantageEstimator, scaleRewards: ScaleRewards): void {
+  if (advantageEstimator === 'rloo' && scaleRewards !== 'none')
+    throw refuse(
+      'bad-input',
+      'scaleRewards with advantageEstimator rloo',
+      scaleRewards,
+      "leave it out, or give 'none': RLOO does not scale advantages",
+    );
 }
 
 function finiteOrNaN(value: number | undefined): number {
@@ -117,12 +147,13 @@ function weightedSum(
   return sum;
 }
 
-// Mean and Bessel-corrected standard deviation of the values that are not NaN; NaN below one and two of them. Sums run
+// Number, mean and Bessel-corrected standard deviation of the values that are not NaN; NaN below one and two of them. Sums run
 // over distances from the first value, so that equal rewards give a deviation of exactly 0 and advantages of exactly 0.
-function moments(values: ArrayLike<number>): { mean: number; std: number } {
+function moments(values: ArrayLike<number>): { count: number; mean: number; std: number } {
   const there = Array.from(values).filter((value) => !Number.isNaN(value));
   const offset = there[0];
   const mean = offset + there.reduce((sum, value) => sum + (value - offset), 0) / there.length;
   const squares = there.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, std: there.length < 2 ? Number.NaN : Math.sqrt(squares / (there.length - 1)) };
+  const count = there.length;
+  return { count, mean, std: count < 2 ? Number.NaN : Math.sqrt(squares / (count - 1)) };
 }

@@ -1,8 +1,10 @@
 // The objective that the options of a GRPO run stand for, and which of them go together.
+import type { z } from 'zod';
 import { refuse } from '../errors.js';
+import { checkScaling } from '../objective/advantages.js';
 import type { ImportanceSamplingLevel } from '../objective/importance-ratio.js';
 import type { LossType } from '../objective/loss-weights.js';
-import type { GrpoOptions } from './grpo-options.js';
+import type { GrpoOptions, grpoOptions } from './grpo-options.js';
 import type { PolicyGradientOptions } from './policy-gradient.js';
 
 export const EPSILON = 0.2;
@@ -26,11 +28,18 @@ export function objectiveOf(o: GrpoOptions): PolicyGradientOptions {
   };
 }
 
-type Objective = Pick<GrpoOptions, 'lossType' | 'epsilon' | 'epsilonHigh' | 'delta'>;
+type Objective = Pick<
+  z.output<typeof grpoOptions>,
+  'lossType' | 'epsilon' | 'epsilonHigh' | 'delta' | 'advantageEstimator' | 'scaleRewards'
+>;
 
 /** @throws RetortError bad-input for options of the objective that do not go together */
-export function checkObjective({ lossType, epsilon, epsilonHigh, delta }: Objective): void {
-  if (lossType !== 'cispo') return;
+export function checkObjective(o: Objective): void {
+  checkScaling(o.advantageEstimator, o.scaleRewards ?? 'none');
+  if (o.lossType === 'cispo') checkCispo(o);
+}
+
+function checkCispo({ epsilon, epsilonHigh, delta }: Objective): void {
   if (delta !== undefined)
     throw refuse(
       'bad-input',

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { openModel } from '../checkpoint/open-model.js';
 import { refuse } from '../errors.js';
+import { type AdvantageEstimator, advantageEstimators, type ScaleRewards } from '../objective/advantages.js';
 import { importanceSamplingLevels } from '../objective/importance-ratio.js';
 import { lossTypes } from '../objective/loss-weights.js';
 import { MAX_PROBLEMS } from './evaluate.js';
@@ -44,10 +45,16 @@ const grpoFields = {
     .enum(importanceSamplingLevels as [string, ...string[]])
     .default('token')
     .describe('a probability ratio for each token, or one for a whole completion (GSPO)'),
+  advantageEstimator: z
+    .enum(advantageEstimators as [AdvantageEstimator, ...AdvantageEstimator[]])
+    .default('grpo')
+    .describe(
+      "what a reward is compared with: its group's mean (grpo), or that of the group's others (rloo)",
+    ),
   scaleRewards: z
     .enum(['group', 'batch', 'none'])
-    .default('group')
-    .describe('what advantages are divided by'),
+    .optional()
+    .describe('what advantages are divided by; default: group, none with rloo'),
   epsilon: z.number().min(0).lt(1).default(EPSILON).describe('lower clip of the probability ratio'),
   epsilonHigh: z
     .number()
@@ -120,7 +127,10 @@ export const grpoOptions = z.strictObject({
   evalEnds: z.boolean().default(true).describe('measure held-out accuracy before and after'),
   ...runFields,
 });
-export type GrpoOptions = z.output<typeof grpoOptions> & { readonly maxCompletionLength: number };
+export type GrpoOptions = z.output<typeof grpoOptions> & {
+  readonly maxCompletionLength: number;
+  readonly scaleRewards: ScaleRewards;
+};
 
 /**
  * Checks options against each other and fills what depends on the model.
@@ -148,7 +158,8 @@ export function settleGrpoOptions(given: unknown): GrpoOptions {
     );
   }
   const maxCompletionLength = parsed.maxCompletionLength ?? defaultLength(parsed.model);
-  return { ...parsed, maxCompletionLength };
+  const scaleRewards = parsed.scaleRewards ?? (parsed.advantageEstimator === 'rloo' ? 'none' : 'group');
+  return { ...parsed, maxCompletionLength, scaleRewards };
 }
 
 /** 256 as in TRL, or what the model's context leaves. */

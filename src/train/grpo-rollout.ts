@@ -103,12 +103,12 @@ async function sampleWith(
     const scores = await score(round, items);
     // A failed reward says nothing about the policy: the sample takes no part in its group.
     const known = scores.map((s): Record<string, number> => (s.failed.length > 0 ? {} : { sum: s.reward }));
-    const { numGenerations, scaleRewards } = o;
+    const { numGenerations, scaleRewards, advantageEstimator } = o;
     const {
       advantages,
       flatGroups,
       metrics: sumMetrics,
-    } = computeAdvantages(known, { numGenerations, scaleRewards });
+    } = computeAdvantages(known, { numGenerations, scaleRewards, advantageEstimator });
     const byName = computeAdvantages(
       scores.map((s) => s.rewards),
       { numGenerations, scaleRewards },

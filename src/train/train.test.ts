@@ -224,6 +224,7 @@ const variants: [string, Partial<GrpoInput>][] = [
     { lossType },
   ]),
   ['GSPO', { lossType: 'grpo', importanceSamplingLevel: 'sequence', minibatches: 2, epsilonHigh: 4e-4 }],
+  ['RLOO', { advantageEstimator: 'rloo', lossType: 'dr_grpo', dynamicSampling: 'none' }],
   ['entropy bonus', { entropyCoef: 0.05 }],
   ['batch-scaled', { scaleRewards: 'batch', dynamicSampling: 'none' }],
   [
@@ -401,6 +402,10 @@ test('options that cannot be are refused before anything is made', async () => {
     [{ lossType: 'cispo', delta: 2 }, /delta with lossType cispo: got 2; leave it out/],
     [{ lossType: 'cispo', epsilon: 0.1 }, /epsilon with lossType cispo: got 0.1; leave it out/],
     [{ lossType: 'cispo', epsilonHigh: 0.28 }, /epsilonHigh with lossType cispo: got 0.28; give 1 or more/],
+    [
+      { advantageEstimator: 'rloo', scaleRewards: 'group' },
+      /scaleRewards with advantageEstimator rloo: got "group"/,
+    ],
     [{ entropyCoef: -1 }, /entropyCoef/],
     [{ importanceSamplingLevel: 'word' as 'token' }, /importanceSamplingLevel/],
     [{ learningRate: 0 }, /learningRate/],

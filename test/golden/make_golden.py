@@ -440,7 +440,14 @@ def nan_std(x, dim=None):
     return torch.sqrt(variance * correction)
 
 
-def advantage_case(generations, weights, rows, scale):
+def leave_one_out(groups):
+    """As in TRL's RLOOTrainer: the mean of the other rewards that are there."""
+    there = (~torch.isnan(groups)).sum(1, keepdim=True)
+    baselines = (torch.nansum(groups, 1, keepdim=True) - groups) / (there - 1)
+    return (groups - baselines).reshape(-1)
+
+
+def advantage_case(generations, weights, rows, scale, estimator="grpo"):
     table = torch.tensor(rows)
     rewards = torch.nansum(table * torch.tensor(weights), 1)
     rewards[torch.isnan(table).all(1)] = NAN
@@ -453,10 +460,12 @@ def advantage_case(generations, weights, rows, scale):
     advantages = rewards - mean
     if scale != "none":
         advantages = advantages / (std + 1e-4)
+    if estimator == "rloo":
+        advantages = leave_one_out(groups)
     per_function = [{"mean": torch.nanmean(table[:, k]).item(), "std": nan_std(table[:, k]).item()}
                     for k in range(table.shape[1])]
     zero = torch.isclose(std, torch.zeros_like(std))
-    return {"scaleRewards": scale, "advantages": torch.nan_to_num(advantages, nan=0.0).tolist(),
+    return {"scaleRewards": scale, "advantageEstimator": estimator, "advantages": torch.nan_to_num(advantages, nan=0.0).tolist(),
             "sums": null_for_nan(rewards.tolist()), "reward": torch.nanmean(rewards).item(),
             "reward_std": nan_std(rewards).item(), "frac_reward_zero_std": zero.double().mean().item(),
             "rewards": per_function}
@@ -469,7 +478,8 @@ def null_for_nan(values):
 def advantage_cases():
     return [{"name": name, "numGenerations": generations, "weights": weights,
              "rewards": [null_for_nan(row) for row in rows],
-             "scaled": [advantage_case(generations, weights, rows, s) for s in ("group", "batch", "none")]}
+             "scaled": [advantage_case(generations, weights, rows, s) for s in ("group", "batch", "none")]
+             + [advantage_case(generations, weights, rows, "none", "rloo")]}
             for name, (generations, weights, rows) in REWARDS.items()]
 
 
