@@ -78,6 +78,15 @@ export interface GoldenAdvantages {
 /** Golden models with a file of their own: parameters, gradients and logits. */
 export const goldenModels = ['a', 'b', 'llama3', 'qwen2', 'qwen3'] as const;
 
+export interface GoldenGae {
+  readonly gamma: number;
+  readonly lam: number;
+  readonly rewards: readonly number[];
+  readonly values: readonly number[];
+  readonly advantages: readonly number[];
+  readonly returns: readonly number[];
+}
+
 export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[number], GoldenModel>> {
   readonly adamw: {
     readonly options: GoldenAdamW;
@@ -86,6 +95,7 @@ export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[numbe
   };
   readonly grpo: GoldenGrpo;
   readonly advantages: readonly GoldenAdvantages[];
+  readonly gae: readonly GoldenGae[];
 }
 
 export interface GoldenTensor {

@@ -1,7 +1,8 @@
-// Advantages and loss weights against golden files from PyTorch; the engine is not needed.
+// Advantages, loss weights and GAE against golden files from PyTorch; the engine is not needed.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { computeAdvantages } from '../src/objective/advantages.js';
+import { gae } from '../src/objective/gae.js';
 import { countItems, lossWeights, perToken } from '../src/objective/loss-weights.js';
 import { tokenLossReference } from '../src/objective/reference.js';
 import { assertClose, type GoldenGrpoCase, readIndex, readTensors, tensor } from './golden-files.js';
@@ -42,6 +43,13 @@ for (const { name, numGenerations, weights, rewards, scaled } of index.advantage
       for (const [metric, value] of Object.entries(metrics))
         assert.ok(Math.abs(actual.metrics[metric] - value) <= 1e-12, `${metric}: ${actual.metrics[metric]}`);
     });
+
+for (const { gamma, lam, rewards, values, advantages, returns } of index.gae)
+  test(`gae: ${rewards.length} tokens, gamma ${gamma}, lam ${lam}`, () => {
+    const actual = gae(rewards, values, { gamma, lam });
+    assertClose(actual.advantages, advantages, 'advantages', 1e-12);
+    assertClose(actual.returns, returns, 'returns', 1e-12);
+  });
 
 const grpo = index.grpo;
 const tensors = readTensors('grpo.safetensors');

@@ -483,6 +483,26 @@ def advantage_cases():
             for name, (generations, weights, rows) in REWARDS.items()]
 
 
+# ---------------------------------------------------------------- F: generalized advantage estimation
+
+def gae_case(tokens, gamma, lam, seed):
+    """Advantages as the solution of A - gamma lam (A of the next token) = delta, returns as A + V."""
+    rng = random.Random(seed)
+    rewards = torch.tensor([rng.gauss(0, 0.1) for _ in range(tokens)])
+    rewards[-1] += 1
+    values = torch.tensor([rng.gauss(0.5, 0.3) for _ in range(tokens)])
+    following = torch.diag(torch.ones(tokens - 1), 1)
+    delta = rewards + gamma * (following @ values) - values
+    advantages = torch.linalg.solve(torch.eye(tokens) - gamma * lam * following, delta)
+    return {"gamma": gamma, "lam": lam, "rewards": rewards.tolist(), "values": values.tolist(),
+            "advantages": advantages.tolist(), "returns": (advantages + values).tolist()}
+
+
+def gae_cases():
+    return [gae_case(1, 1.0, 0.95, 1), gae_case(9, 1.0, 0.95, 2), gae_case(40, 0.9, 0.8, 3), gae_case(7, 1.0, 1.0, 4),
+            gae_case(7, 0.99, 0.0, 5)]
+
+
 # ---------------------------------------------------------------- all of it
 
 def main():
@@ -496,6 +516,7 @@ def main():
         "adamw": ten_steps(p, CONFIG_A, a["sequences"]),
         "grpo": grpo_cases(p, CONFIG_A, 3),
         "advantages": advantage_cases(),
+        "gae": gae_cases(),
     }
     (HERE / "golden.json").write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
     print(json.dumps({"a": a["loss"], "b": b["loss"], **index["adamw"],
