@@ -14,6 +14,7 @@ import { addPull } from './pull.js';
 import { addRelease } from './release.js';
 import { addResume } from './resume.js';
 import { addScore } from './score.js';
+import { addServe } from './serve.js';
 import { stopSignal } from './stop.js';
 import { addSupervised } from './supervised.js';
 import { addTasks } from './tasks.js';
@@ -39,6 +40,7 @@ for (const add of [
   addResume,
   addTasks,
   addScore,
+  addServe,
   addBench,
 ]) {
   add(program);

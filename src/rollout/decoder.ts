@@ -27,7 +27,13 @@ export interface DecodeRow {
 
 export interface Decoder {
   /** Runs one row of each sequence, at least one, and draws a token for each. */
-  step(rows: readonly DecodeRow[], sampling: readonly Sampling[]): Sampled;
+  step(rows: readonly DecodeRow[], sampling: readonly Sampling[]): Decoded;
+}
+
+/** What a step gave. The logits [rows, vocab] are void once anything else is computed. */
+export interface Decoded {
+  readonly sampled: Sampled;
+  readonly logits: Tensor;
 }
 
 /** What a step reads and writes. */
@@ -36,6 +42,7 @@ interface Step {
   readonly positions: Tensor;
   readonly plan: AttentionPlan;
   readonly sampling: Tensor;
+  readonly logits: Tensor;
   readonly sampled: SampledTensors;
 }
 
@@ -55,7 +62,7 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
   const recordings = new Map<string, Recording<Step>>();
 
   function fill(
-    { ids, positions, plan, sampling }: Omit<Step, 'sampled'>,
+    { ids, positions, plan, sampling }: Omit<Step, 'logits' | 'sampled'>,
     rows: readonly DecodeRow[],
     how: readonly Sampling[],
   ): void {
@@ -79,7 +86,11 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
     fill(inputs, rows, how);
     const hidden = forward(context, llama, inputs, attendCached(llama, cache, inputs.plan));
     const logits = linear(context, hidden, llama.head);
-    return { ...inputs, sampled: sample(device, logits, inputs.sampling) };
+    return { ...inputs, logits, sampled: sample(device, logits, inputs.sampling) };
+  }
+
+  function read({ sampled, logits }: Step): Decoded {
+    return { sampled: readSampled(device, sampled), logits };
   }
 
   return {
@@ -92,7 +103,7 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
         // Rows do not depend on each other, so threads need not wait between the operations; but where the weights are
         // large and the rows few, threads do better to share the weights.
         if (weightBytes > WEIGHTS_NEAR && rows.length < ROWS_EACH * device.threads)
-          return readSampled(device, launch(rows, how, longest).sampled);
+          return read(launch(rows, how, longest));
         packWeights(llama);
         const key = `${rows.length} ${longest} ${mark.chunk} ${mark.used}`;
         let recording = device.stepwise ? undefined : recordings.get(key);
@@ -104,7 +115,7 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
           recordings.set(key, recording);
         }
         device.replay(recording);
-        return readSampled(device, recording.result.sampled);
+        return read(recording.result);
       } finally {
         device.rewind(mark);
       }

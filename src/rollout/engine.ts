@@ -12,7 +12,7 @@ import {
   sample,
   samplingTensor,
 } from '../compute/op/sample/sample.js';
-import { viewOf } from '../compute/tensor.js';
+import { type Tensor, viewOf } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
 import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
@@ -20,7 +20,8 @@ import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { createDecoder } from './decoder.js';
 import { attendCached, blocksFor, createKvCache } from './kv-cache.js';
-import { type Completion, checkRequest, type GenerateRequest } from './request.js';
+import { type Completion, checkRequest, type FinishReason, type GenerateRequest } from './request.js';
+import { drawSteered, logprobOf, rowOf, type TokenControl, type TopLogprobs, topLogprobs } from './steer.js';
 
 export interface EngineOptions {
   /** Sequences that run at once. Default 64. */
@@ -36,6 +37,10 @@ export interface TokenEvent {
   readonly request: number;
   readonly sample: number;
   readonly id: number;
+  /** Under the model as it is. */
+  readonly logprob: number;
+  /** Empty where none were asked for. */
+  readonly top: TopLogprobs;
 }
 
 export interface StepResult {
@@ -83,6 +88,11 @@ interface Sequence {
   readonly samplingLogprobs: number[];
   readonly text: TextStream | null;
   seen: string;
+  readonly control: TokenControl | null;
+  /** The last logits as the model gave them, where they are changed or reported on. */
+  raw: Float32Array | null;
+  /** Whether the control has left no token possible. */
+  stuck: boolean;
 }
 
 /** A sequence whose prompt is in the cache. */
@@ -136,8 +146,11 @@ export function createEngine(
         ids: [],
         logprobs: [],
         samplingLogprobs: [],
-        text: r.stop?.length ? tokenizer.stream({ skipSpecialTokens: false }) : null,
+        text: r.stop?.length ? tokenizer.stream({ skipSpecialTokens: r.skipSpecialTokens }) : null,
         seen: '',
+        control: r.control?.(group.started) ?? null,
+        raw: null,
+        stuck: false,
       });
       group.started++;
       if (group.started === (r.n ?? 1)) queue.shift();
@@ -175,7 +188,11 @@ export function createEngine(
 
   /** Runs the prompts of `fresh` and one token of each sequence that is ready; samples for the latter. */
   function run(fresh: readonly Group[], ready: readonly ReadySequence[]): Sampled | null {
-    if (fresh.length === 0) return decoder.step(ready, ready.map(samplingOf));
+    if (fresh.length === 0) {
+      const { sampled, logits } = decoder.step(ready, ready.map(samplingOf));
+      steer(logits, ready, sampled);
+      return sampled;
+    }
     const ids: number[] = [];
     const positions: number[] = [];
     const spans: Span[] = [];
@@ -198,10 +215,38 @@ export function createEngine(
       const last = viewOf(hidden, [ready.length, config.hiddenSize]);
       const sampling = samplingTensor(device, ready.length);
       fillSampling(device, sampling, ready.map(samplingOf));
-      return readSampled(device, sample(device, linear(context, last, llama.head), sampling));
+      const logits = linear(context, last, llama.head);
+      const sampled = readSampled(device, sample(device, logits, sampling));
+      steer(logits, ready, sampled);
+      return sampled;
     } finally {
       device.rewind(mark);
     }
+  }
+
+  /** Keeps the logits that are reported on, and draws again where controls have a say. */
+  function steer(logits: Tensor, ready: readonly ReadySequence[], sampled: Sampled): void {
+    const guided: number[] = [];
+    ready.forEach((s, i) => {
+      if (!s.control && !s.group.r.topLogprobs) return;
+      const row = rowOf(device, logits, i);
+      s.raw ??= new Float32Array(row.length);
+      s.raw.set(row);
+      if (s.control) guided.push(i);
+    });
+    if (guided.length === 0) return;
+    const rows = guided.map((i) => {
+      const s = ready[i];
+      return { control: s.control as TokenControl, raw: s.raw as Float32Array, sampling: samplingOf(s) };
+    });
+    drawSteered(device, rows).forEach((drawn, k) => {
+      const [s, i] = [ready[guided[k]], guided[k]];
+      s.stuck = drawn === null;
+      if (!drawn) return;
+      sampled.tokens[i] = drawn.id;
+      sampled.logprobs[i] = logprobOf(s.raw as Float32Array, drawn.id);
+      sampled.samplingLogprobs[i] = drawn.samplingLogprob;
+    });
   }
 
   function samplingOf({ group: { r }, sample: number, ids }: Sequence) {
@@ -225,14 +270,19 @@ export function createEngine(
     s.position++;
     s.next = id;
     generatedTokens++;
-    if (ends.has(id)) return completionOf(s, tokenizer.decode(s.ids.slice(0, -1)), 'stop');
+    s.control?.accept(id);
+    if (ends.has(id)) return completionOf(s, textOf(r, s.ids.slice(0, -1)), 'stop');
     if (s.text) {
       s.seen += s.text.push(id);
-      const cut = firstStop(s.seen, r.stop ?? []);
-      if (cut >= 0) return completionOf(s, s.seen.slice(0, cut), 'stop');
+      const { at, stop } = firstStop(s.seen, r.stop ?? []);
+      if (stop !== null) return completionOf(s, s.seen.slice(0, at), 'stop', stop);
     }
     if (r.promptIds.length + s.ids.length < limitOf(r)) return null;
-    return completionOf(s, tokenizer.decode(s.ids), 'length');
+    return completionOf(s, textOf(r, s.ids), 'length');
+  }
+
+  function textOf({ skipSpecialTokens }: GenerateRequest, ids: readonly number[]): string {
+    return tokenizer.decode(ids, { skipSpecialTokens });
   }
 
   return {
@@ -271,8 +321,14 @@ export function createEngine(
       const gone = new Set<Sequence>();
       ready.forEach((s, i) => {
         const { tokens: ids, logprobs, samplingLogprobs } = sampled as Sampled;
-        tokens.push({ request: s.group.request, sample: s.sample, id: ids[i] });
-        const completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
+        const { group, raw } = s;
+        let completion: Completion | null;
+        if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
+        else {
+          const top = raw ? topLogprobs(raw, group.r.topLogprobs ?? 0) : [];
+          tokens.push({ request: group.request, sample: s.sample, id: ids[i], logprob: logprobs[i], top });
+          completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
+        }
         if (!completion) return;
         finished.push(completion);
         gone.add(s);
@@ -287,7 +343,12 @@ export function createEngine(
   };
 }
 
-function completionOf(s: Sequence, text: string, finishReason: Completion['finishReason']): Completion {
+function completionOf(
+  s: Sequence,
+  text: string,
+  finishReason: FinishReason,
+  stopString: string | null = null,
+): Completion {
   const { ids, logprobs, samplingLogprobs, sample, group } = s;
   return {
     request: group.request,
@@ -298,11 +359,16 @@ function completionOf(s: Sequence, text: string, finishReason: Completion['finis
     logprobs,
     samplingLogprobs,
     finishReason,
+    stopString,
   };
 }
 
-/** Where the earliest stop string begins, or -1. */
-function firstStop(text: string, stops: readonly string[]): number {
-  const found = stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
-  return found.length > 0 ? Math.min(...found) : -1;
+/** The stop string that begins earliest in the text, and where. */
+function firstStop(text: string, stops: readonly string[]): { at: number; stop: string | null } {
+  let found: { at: number; stop: string | null } = { at: text.length, stop: null };
+  for (const stop of stops) {
+    const at = text.indexOf(stop);
+    if (at >= 0 && at < found.at) found = { at, stop };
+  }
+  return found;
 }

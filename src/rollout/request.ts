@@ -2,6 +2,7 @@
 import { refuse } from '../errors.js';
 import type { LlamaConfig } from '../model/config.js';
 import { checkId } from '../model/llama.js';
+import type { TokenControl } from './steer.js';
 
 export interface SamplingOptions {
   /** 0 is greedy. Default 1. */
@@ -22,6 +23,12 @@ export interface GenerateRequest extends SamplingOptions {
   /** Most tokens of a completion, the end of sequence included. */
   readonly maxTokens: number;
   readonly stop?: readonly string[];
+  /** Whether special tokens are left out of the text, also where stop strings are looked for. Default false. */
+  readonly skipSpecialTokens?: boolean;
+  /** So many of the likeliest tokens are told beside each token. Default 0. */
+  readonly topLogprobs?: number;
+  /** What guides each sample; not asked again for a sample that has begun. */
+  readonly control?: (sample: number) => TokenControl;
   readonly seed: number;
   /** Key of the problem among those of a seed. */
   readonly problem: number;
@@ -29,7 +36,8 @@ export interface GenerateRequest extends SamplingOptions {
   readonly firstSample?: number;
 }
 
-export type FinishReason = 'stop' | 'length';
+/** `dead-end`: the control left no token possible. */
+export type FinishReason = 'stop' | 'length' | 'dead-end';
 
 export interface Completion {
   /** Number of the request, in the order given. */
@@ -47,6 +55,8 @@ export interface Completion {
   readonly samplingLogprobs: readonly number[];
   /** `length`: cut by maxTokens or the context. */
   readonly finishReason: FinishReason;
+  /** The stop string that the text was cut before. */
+  readonly stopString: string | null;
 }
 
 /** @throws RetortError bad-input naming the request's field that is wrong */
@@ -67,6 +77,12 @@ export function checkRequest(r: GenerateRequest, config: LlamaConfig, maxLength:
     'give a whole number of at least 1',
   );
   const { length } = r.promptIds;
+  need(
+    'top log-probabilities',
+    r.topLogprobs ?? 0,
+    Number.isInteger(r.topLogprobs ?? 0) && (r.topLogprobs ?? 0) >= 0,
+    'give a whole number',
+  );
   need('tokens of the prompt', length, length >= 1, 'the prompt must hold at least one token');
   need(
     'tokens of the prompt',

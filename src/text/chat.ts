@@ -10,8 +10,15 @@ export interface Message {
   readonly [field: string]: unknown;
 }
 
-/** Turns conversations into text. `addGenerationPrompt` ends it where the assistant's next turn begins. */
-export type ChatRenderer = (messages: readonly Message[], addGenerationPrompt: boolean) => string;
+/**
+ * Turns conversations into text. `addGenerationPrompt` ends it where the assistant's next turn begins; `variables` are
+ * what templates ask for beside the messages: `tools`, `enable_thinking`, ...
+ */
+export type ChatRenderer = (
+  messages: readonly Message[],
+  addGenerationPrompt: boolean,
+  variables?: Readonly<Record<string, unknown>>,
+) => string;
 
 /**
  * The tokenizer's chat template, parsed. The text holds its special tokens itself, so it is encoded without adding any.
@@ -38,9 +45,14 @@ export function chatRenderer(tokenizer: Tokenizer): ChatRenderer {
   }
   const text = (id: number | null | undefined) => (id == null ? '' : tokenizer.decode([id]));
   const tokens = { bos_token: text(tokenizer.bosTokenId), eos_token: text(tokenizer.eosTokenIds[0]) };
-  return (messages, addGenerationPrompt) => {
+  return (messages, addGenerationPrompt, variables = {}) => {
     try {
-      return template.render({ messages, add_generation_prompt: addGenerationPrompt, ...tokens });
+      return template.render({
+        ...variables,
+        messages,
+        add_generation_prompt: addGenerationPrompt,
+        ...tokens,
+      });
     } catch (error) {
       throw new RetortError(
         'bad-data',

@@ -1,9 +1,9 @@
 // Incremental decoding: hands out text as tokens arrive and holds back half a UTF-8 character.
 
-/** Turns ids into text one at a time; the pushes and the end joined are `decode` of all ids. */
+/** Turns ids into text as they come; the pushes and the end joined are `decode` of all ids. */
 export interface TextStream {
-  /** The text that the id completes; empty while a character is unfinished. */
-  push(id: number): string;
+  /** The text that the ids complete; empty while the last one leaves a character unfinished. */
+  push(...ids: readonly number[]): string;
   /** What was held back, an unfinished character as U+FFFD; the stream can be used anew after it. */
   end(): string;
 }
@@ -22,12 +22,13 @@ export function streamText(
   let pending: number[] = [];
   const fresh = () => decode([...anchor, ...pending]).slice(anchorLength);
   return {
-    push(id) {
-      if (isSkipped(id)) return '';
-      pending.push(id);
+    push(...ids) {
+      const heard = ids.filter((id) => !isSkipped(id));
+      if (heard.length === 0) return '';
+      pending.push(...heard);
       const text = fresh();
       if (text.endsWith('\uFFFD')) return '';
-      anchor = [id];
+      anchor = pending.slice(-1);
       anchorLength = decode(anchor).length;
       pending = [];
       return text;

@@ -1,0 +1,150 @@
+// The server's side of the engine thread: loads models, submits requests, and routes the news to who asked.
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { type ErrorCode, RetortError } from '../errors.js';
+import type {
+  EngineInfo,
+  EngineLoad,
+  EngineThreadOptions,
+  FromEngine,
+  SampleEnd,
+  SampleTokens,
+  ToEngine,
+  WorkOrder,
+} from './engine-messages.js';
+
+/** Who hears of a request. Exactly one of `onFailed` and the last sample's `onEnd` comes, unless it is cancelled. */
+export interface WorkListener {
+  onTokens(tokens: SampleTokens): void;
+  onEnd(end: SampleEnd): void;
+  /** @param mine whether the fault is the server's and not the request's */
+  onFailed(message: string, mine: boolean): void;
+}
+
+export interface EngineClient {
+  /** Loads a model folder; gives its handle. @throws RetortError bad-model, out-of-memory */
+  load(dir: string): Promise<{ handle: number; info: EngineInfo }>;
+  /** Lets a model go once its requests have ended. */
+  retire(handle: number): void;
+  /** Starts a request; the function it gives cancels it. */
+  submit(order: Omit<WorkOrder, 'id'>, listener: WorkListener): () => void;
+  /** Samples asked for and not ended. */
+  readonly outstanding: number;
+  /** As the engine last said. */
+  readonly busyness: EngineLoad;
+  /** Resolves when the thread has died by itself, with the reason. */
+  readonly died: Promise<Error>;
+  /** Ends the thread; what runs is lost, so wait for it first. */
+  close(): Promise<void>;
+}
+
+interface Pending {
+  readonly listener: WorkListener;
+  open: number;
+}
+
+export function startEngine(options: EngineThreadOptions): EngineClient {
+  const { port1: port, port2 } = new MessageChannel();
+  const worker = new Worker(new URL('./engine-thread.js', import.meta.url), {
+    workerData: { port: port2, options },
+    transferList: [port2],
+  });
+  const pending = new Map<number, Pending>();
+  const loading = new Map<number, { resolve(info: EngineInfo): void; reject(error: Error): void }>();
+  let next = 0;
+  let outstanding = 0;
+  let load: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0 };
+  let stopped = (): void => {};
+  const tell = (message: ToEngine) => port.postMessage(message);
+
+  function done(id: number, samples: number): void {
+    const entry = pending.get(id);
+    if (!entry) return;
+    entry.open -= samples;
+    outstanding -= samples;
+    if (entry.open === 0) pending.delete(id);
+  }
+
+  function fail(id: number, message: string, mine: boolean): void {
+    const entry = pending.get(id);
+    if (!entry) return;
+    done(id, entry.open);
+    entry.listener.onFailed(message, mine);
+  }
+
+  port.on('message', (message: FromEngine) => {
+    switch (message.type) {
+      case 'loaded':
+        loading.get(message.handle)?.resolve(message.info);
+        loading.delete(message.handle);
+        return;
+      case 'load-failed':
+        loading.get(message.handle)?.reject(new RetortError(message.code as ErrorCode, message.message));
+        loading.delete(message.handle);
+        return;
+      case 'stopped':
+        stopped();
+        return;
+      case 'news':
+        load = message.load;
+        for (const tokens of message.tokens) pending.get(tokens.id)?.listener.onTokens(tokens);
+        for (const end of message.ends) {
+          const entry = pending.get(end.id);
+          if (!entry) continue;
+          done(end.id, 1);
+          entry.listener.onEnd(end);
+        }
+        for (const { id, message: why, mine } of message.failed) fail(id, why, mine);
+    }
+  });
+
+  const died = new Promise<Error>((resolve) => {
+    const end = (error: Error) => {
+      for (const id of [...pending.keys()]) fail(id, error.message, true);
+      for (const { reject } of loading.values()) reject(error);
+      loading.clear();
+      resolve(error);
+    };
+    worker.on('error', end);
+    worker.on('exit', (code) => end(new Error(`the engine's thread ended with code ${code}`)));
+  });
+
+  return {
+    async load(dir) {
+      const handle = next++;
+      const info = await new Promise<EngineInfo>((resolve, reject) => {
+        loading.set(handle, { resolve, reject });
+        tell({ type: 'load', handle, dir });
+      });
+      return { handle, info };
+    },
+    retire: (handle) => tell({ type: 'retire', handle }),
+    submit(order, listener) {
+      const id = next++;
+      pending.set(id, { listener, open: order.n });
+      outstanding += order.n;
+      tell({ type: 'submit', id, ...order });
+      return () => {
+        const entry = pending.get(id);
+        if (!entry) return;
+        done(id, entry.open);
+        tell({ type: 'cancel', id });
+      };
+    },
+    get outstanding() {
+      return outstanding;
+    },
+    get busyness() {
+      return load;
+    },
+    died,
+    async close() {
+      await new Promise<void>((resolve) => {
+        stopped = resolve;
+        tell({ type: 'stop' });
+        worker.once('exit', () => resolve());
+      });
+      await worker.terminate();
+      port.close();
+    },
+  };
+}

@@ -1,0 +1,279 @@
+// The thread of the engine: owns the device, steps the rollout engines, and tells the server what came of it.
+//
+// A model that replaces another runs beside it until the old one's requests have ended, so that each answer is one
+// model's.
+import { setImmediate } from 'node:timers/promises';
+import { type MessagePort, workerData } from 'node:worker_threads';
+import { createDevice } from '../compute/device/device.js';
+import { RetortError } from '../errors.js';
+import { freeLlama } from '../model/llama.js';
+import { createEngine, type Engine } from '../rollout/engine.js';
+import { loadPolicy, type Policy } from '../train/policy.js';
+import type {
+  EngineLoad,
+  EngineThreadOptions,
+  FromEngine,
+  LoadOrder,
+  SampleEnd,
+  SampleTokens,
+  ToEngine,
+  WorkOrder,
+} from './engine-messages.js';
+import { createScheduler, type Scheduler } from './scheduler.js';
+
+/** News leaves at most this often: a message a step would cost more than the step of a small model. */
+const NEWS_EVERY_MS = 10;
+
+interface Work {
+  readonly order: WorkOrder;
+  readonly lane: string;
+  readonly n: number;
+  /** Its number in the engine, once it has started. */
+  number: number | null;
+  open: number;
+}
+
+interface Model {
+  readonly policy: Policy;
+  readonly engine: Engine;
+  readonly maxSequences: number;
+  readonly scheduler: Scheduler<Work>;
+  /** Work that has started, by its number in the engine. */
+  readonly started: Map<number, Work>;
+  running: number;
+  retired: boolean;
+}
+
+const { port, options } = workerData as { port: MessagePort; options: EngineThreadOptions };
+const device = createDevice({ threads: options.threads });
+const models = new Map<number, Model>();
+const works = new Map<number, Work>();
+const inbox: ToEngine[] = [];
+let wake: (() => void) | null = null;
+let stopping = false;
+
+let tokens = new Map<string, SampleTokens>();
+let ends: SampleEnd[] = [];
+let failed: { id: number; message: string; mine: boolean }[] = [];
+let lastNews = 0;
+let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0 };
+
+const tell = (message: FromEngine) => port.postMessage(message);
+
+function load({ handle, dir }: LoadOrder): void {
+  try {
+    const policy = loadPolicy(dir, device, { trainable: false });
+    try {
+      const { maxSequences } = options;
+      const maxLength = Math.min(options.maxLength ?? Infinity, policy.llama.config.maxPositionEmbeddings);
+      const engine = createEngine(policy, { maxSequences, maxLength });
+      const scheduler = createScheduler<Work>();
+      models.set(handle, {
+        policy,
+        engine,
+        maxSequences,
+        scheduler,
+        started: new Map(),
+        running: 0,
+        retired: false,
+      });
+      const target = `${device.target.name}-${device.target.lanes}`;
+      tell({ type: 'loaded', handle, info: { maxSequences, maxLength, target } });
+    } catch (error) {
+      freeLlama(policy.llama);
+      throw error;
+    }
+  } catch (error) {
+    const code = error instanceof RetortError ? error.code : 'bad-model';
+    tell({ type: 'load-failed', handle, code, message: (error as Error).message });
+  }
+}
+
+function fail(id: number, error: unknown): void {
+  const mine = !(error instanceof RetortError && error.code === 'bad-input');
+  failed.push({ id, message: (error as Error).message, mine });
+  works.delete(id);
+}
+
+function submit(order: WorkOrder): void {
+  const model = models.get(order.handle);
+  const { id, lane, n } = order;
+  if (!model) {
+    fail(id, new RetortError('bad-input', 'the model is not loaded any more'));
+    return;
+  }
+  const work: Work = { order, lane, n, number: null, open: n };
+  works.set(id, work);
+  model.scheduler.add(work);
+}
+
+function cancel(id: number): void {
+  const work = works.get(id);
+  const model = work && models.get(work.order.handle);
+  if (!work || !model) return;
+  works.delete(id);
+  if (work.number === null) {
+    model.scheduler.remove(work);
+    return;
+  }
+  model.engine.cancel(work.number);
+  leave(model, work, work.open);
+}
+
+/** Samples of a started request have ended. */
+function leave(model: Model, work: Work, samples: number): void {
+  work.open -= samples;
+  model.running -= samples;
+  model.scheduler.ended(work.lane, samples);
+  if (work.open === 0 && work.number !== null) {
+    model.started.delete(work.number);
+    works.delete(work.order.id);
+  }
+}
+
+/** Hands queued requests to the engine while it has slots. */
+function fill(model: Model): void {
+  for (;;) {
+    const work = model.scheduler.next(model.maxSequences - model.running);
+    if (!work) return;
+    const { promptIds, n, maxTokens, stop, seed, temperature, topK, topP, minP } = work.order;
+    try {
+      work.number = model.engine.submit({
+        ...{ promptIds, n, maxTokens, stop, seed, problem: 0 },
+        ...{ temperature, topK, topP, minP },
+        skipSpecialTokens: true,
+        topLogprobs: work.order.topLogprobs ?? 0,
+      });
+    } catch (error) {
+      model.scheduler.ended(work.lane, n);
+      fail(work.order.id, error);
+      continue;
+    }
+    model.running += n;
+    model.started.set(work.number, work);
+  }
+}
+
+function step(model: Model): void {
+  const { tokens: sampled, finished } = model.engine.step();
+  for (const { request, sample, id, logprob, top } of sampled) {
+    const work = model.started.get(request);
+    if (!work) continue;
+    const key = `${work.order.id}/${sample}`;
+    let news = tokens.get(key);
+    if (!news) {
+      news = { id: work.order.id, sample, ids: [], logprobs: [], top: [] };
+      tokens.set(key, news);
+    }
+    news.ids.push(id);
+    if (work.order.topLogprobs === null) continue;
+    news.logprobs.push(logprob);
+    news.top.push(top);
+  }
+  for (const { request, sample, finishReason, text, stopString, ids } of finished) {
+    const work = model.started.get(request);
+    if (!work) continue;
+    const cutText = stopString === null ? null : text;
+    ends.push({ id: work.order.id, sample, finishReason, cutText, tokens: ids.length });
+    leave(model, work, 1);
+  }
+}
+
+/** A step that threw leaves nothing to go on from: every request of the model fails. */
+function failAll(model: Model, error: unknown): void {
+  for (const work of [...works.values()]) {
+    if (models.get(work.order.handle) !== model) continue;
+    cancel(work.order.id);
+    fail(work.order.id, error);
+  }
+}
+
+function loadNow(): EngineLoad {
+  let [running, waiting, generatedTokens] = [0, 0, 0];
+  for (const model of models.values()) {
+    running += model.running;
+    waiting += model.scheduler.waiting;
+    generatedTokens += model.engine.generatedTokens;
+  }
+  return { running, waiting, generatedTokens };
+}
+
+function news(): void {
+  const load = loadNow();
+  tell({ type: 'news', tokens: [...tokens.values()], ends, failed, load });
+  told = load;
+  tokens = new Map();
+  ends = [];
+  failed = [];
+  lastNews = performance.now();
+}
+
+function obey(message: ToEngine): void {
+  switch (message.type) {
+    case 'load':
+      load(message);
+      return;
+    case 'submit':
+      submit(message);
+      return;
+    case 'cancel':
+      cancel(message.id);
+      return;
+    case 'retire': {
+      const model = models.get(message.handle);
+      if (model) model.retired = true;
+      return;
+    }
+    case 'stop':
+      stopping = true;
+  }
+}
+
+function isIdle(model: Model): boolean {
+  return model.running === 0 && model.scheduler.waiting === 0;
+}
+
+function freeRetired(): void {
+  for (const [handle, model] of models) {
+    if (!model.retired || !isIdle(model)) continue;
+    model.engine.close();
+    freeLlama(model.policy.llama);
+    models.delete(handle);
+  }
+}
+
+port.on('message', (message: ToEngine) => {
+  inbox.push(message);
+  wake?.();
+});
+
+while (!stopping) {
+  for (let message = inbox.shift(); message; message = inbox.shift()) obey(message);
+  let busy = false;
+  for (const model of models.values()) {
+    fill(model);
+    if (!model.engine.busy) continue;
+    busy = true;
+    try {
+      step(model);
+    } catch (error) {
+      failAll(model, error);
+    }
+  }
+  freeRetired();
+  // That nothing runs any more is news too: its last requests may have been cancelled.
+  const rests = !busy && told.running + told.waiting > 0;
+  const hasNews = tokens.size > 0 || ends.length > 0 || failed.length > 0 || rests;
+  if (hasNews && (!busy || performance.now() - lastNews >= NEWS_EVERY_MS)) news();
+  if (busy) await setImmediate();
+  else if (inbox.length === 0 && !stopping) {
+    await new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    wake = null;
+  }
+}
+for (const { engine } of models.values()) engine.close();
+await device.close();
+tell({ type: 'stopped' });
+port.close();

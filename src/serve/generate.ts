@@ -1,0 +1,210 @@
+// From a checked request to bytes on the connection, for both endpoints: one object, or a stream of events.
+import { randomBytes } from 'node:crypto';
+import type { ServerResponse } from 'node:http';
+import type { Accounts, Caller } from './account.js';
+import type { Delta } from './answer.js';
+import type { EngineClient } from './engine-client.js';
+import { ApiError, errorBody } from './errors.js';
+import { type Ask, type Finish, type Job, startJob, type Usage } from './job.js';
+import type { Metrics } from './metrics.js';
+import type { Outcome } from './usage-log.js';
+import { type Choice, type Head, joinDeltas, type Wire } from './wire.js';
+
+/** What the endpoints need of the server. */
+export interface Generator {
+  readonly engine: EngineClient;
+  readonly accounts: Accounts;
+  readonly metrics: Metrics;
+  /** Samples that may wait for a slot. */
+  readonly queue: number;
+  /** Longest time that one request may take. */
+  readonly timeLimitMs: number;
+  /** Whether the server takes new requests. */
+  readonly open: boolean;
+  /** Requests under way. */
+  readonly active: Set<Promise<void>>;
+  /** What a request and its answer said, where prompts are logged. */
+  readonly logPrompt: ((line: object) => void) | null;
+}
+
+export interface Reply {
+  readonly id: string;
+  readonly wire: Wire;
+  readonly stream: boolean;
+  /** Whether a stream ends with an object of usage. */
+  readonly streamUsage: boolean;
+  /** The request as it came, for the prompt log. */
+  readonly body: unknown;
+}
+
+export function newId(prefix: string): string {
+  return prefix + randomBytes(12).toString('hex');
+}
+
+/** @throws ApiError 429 where the queue is full, 503 while the server shuts down */
+function checkRoom({ engine, queue, open }: Generator, ask: Ask): void {
+  if (!open) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
+  const samples = ask.prompts.length * ask.n;
+  const { maxSequences } = ask.model.info;
+  if (ask.n > maxSequences)
+    throw new ApiError(
+      400,
+      `n: got ${ask.n}; this server runs ${maxSequences} samples at once, give at most that`,
+      {
+        param: 'n',
+      },
+    );
+  const room = maxSequences + queue - engine.outstanding;
+  // One request larger than the queue may come in where nothing else waits.
+  if (samples <= room || engine.outstanding === 0) return;
+  throw new ApiError(429, `the queue is full (${queue} samples wait); try again in 1 s`, {
+    code: 'queue_full',
+    retryAfter: 1,
+  });
+}
+
+/**
+ * Generates and writes the answer; resolves when the connection has all of it, or its client has left.
+ * @throws ApiError before anything is written
+ */
+export function generate(
+  generator: Generator,
+  caller: Caller,
+  ask: Ask,
+  reply: Reply,
+  out: ServerResponse,
+): Promise<void> {
+  const { engine, accounts, metrics, timeLimitMs } = generator;
+  checkRoom(generator, ask);
+  const promptTokens = ask.prompts.reduce((sum, { ids }) => sum + ids.length, 0);
+  const most = ask.prompts.length * ask.n * ask.maxTokens;
+  const admission = accounts.admit(caller, ask.model.name, promptTokens, most);
+  const began = performance.now();
+  const head: Head = {
+    id: reply.id,
+    created: Math.floor(Date.now() / 1000),
+    model: ask.model.name,
+    system_fingerprint: ask.model.fingerprint,
+  };
+  const writer = reply.stream ? streamWriter(head, reply, out) : wholeWriter(head, reply, ask, out);
+
+  const generation = new Promise<void>((resolve) => {
+    let job: Job | undefined;
+    const close = (usage: Usage, outcome: Outcome) => {
+      clearTimeout(timer);
+      out.off('close', onClose);
+      admission.close(reply.id, usage, outcome);
+      const toFirst = job?.firstToken == null ? null : (job.firstToken - began) / 1000;
+      metrics.generation(ask.model.name, usage, (performance.now() - began) / 1000, toFirst);
+    };
+    const onClose = () => {
+      close((job as Job).cancel(), 'left');
+      resolve();
+    };
+    const fail = (error: ApiError, usage: Usage) => {
+      close(usage, 'failed');
+      writer.error(error);
+      resolve();
+    };
+    const timer = setTimeout(() => {
+      const seconds = Math.round(timeLimitMs / 1000);
+      fail(
+        new ApiError(504, `the answer took longer than the ${seconds} s that a request may take`, {
+          code: 'time_limit',
+        }),
+        (job as Job).cancel(),
+      );
+    }, timeLimitMs);
+    // What was logged was sent: the log comes first, then the last bytes, in one go.
+    job = startJob(engine, ask, {
+      onDelta: (choice, delta) => writer.delta(choice, delta),
+      onFinish: (choice, delta, finish) => writer.finish(choice, delta, finish),
+      onDone: (usage) => {
+        close(usage, 'done');
+        writer.done(usage);
+        resolve();
+      },
+      onError: fail,
+    });
+    out.once('close', onClose);
+  });
+  generator.active.add(generation);
+  return generation.finally(() => generator.active.delete(generation));
+}
+
+interface Writer {
+  delta(choice: number, delta: Delta): void;
+  finish(choice: number, delta: Delta, finish: Finish): void;
+  done(usage: Usage): void;
+  error(error: ApiError): void;
+}
+
+function wholeWriter(head: Head, { wire }: Reply, ask: Ask, out: ServerResponse): Writer {
+  const parts: Delta[][] = Array.from({ length: ask.prompts.length * ask.n }, () => []);
+  const ends: Finish[] = [];
+  return {
+    delta: (choice, delta) => parts[choice].push(delta),
+    finish(choice, delta, finish) {
+      parts[choice].push(delta);
+      ends[choice] = finish;
+    },
+    done(usage) {
+      const choices: Choice[] = parts.map((deltas, i) => ({ delta: joinDeltas(deltas), finish: ends[i] }));
+      sendJson(out, 200, wire.whole(head, choices, usage));
+    },
+    error: (error) => sendError(out, error),
+  };
+}
+
+function streamWriter(head: Head, { wire, streamUsage }: Reply, out: ServerResponse): Writer {
+  const opened = new Set<number>();
+  /** What belongs to the last bytes: it waits until the request is in the log. */
+  let last = '';
+  const event = (object: object) => `data: ${JSON.stringify(object)}\n\n`;
+  function start(): void {
+    if (out.headersSent) return;
+    out.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache',
+      // Proxies that collect answers would hold a stream back.
+      'x-accel-buffering': 'no',
+    });
+  }
+  function open(choice: number): string {
+    if (opened.has(choice)) return '';
+    opened.add(choice);
+    const first = wire.first(head, choice);
+    return first ? event(first) : '';
+  }
+  const pieces = (choice: number, delta: Delta) => wire.pieces(head, choice, delta).map(event).join('');
+  return {
+    delta(choice, delta) {
+      start();
+      out.write(last + open(choice) + pieces(choice, delta));
+      last = '';
+    },
+    finish(choice, delta, finish) {
+      last += open(choice) + pieces(choice, delta) + event(wire.last(head, choice, finish));
+    },
+    done(usage) {
+      start();
+      if (streamUsage) last += event(wire.usage(head, usage));
+      out.end(`${last}data: [DONE]\n\n`);
+    },
+    error(error) {
+      if (out.headersSent) out.end(`${last}${event(errorBody(error))}`);
+      else sendError(out, error);
+    },
+  };
+}
+
+export function sendJson(out: ServerResponse, status: number, body: object): void {
+  const bytes = Buffer.from(JSON.stringify(body));
+  out.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length });
+  out.end(bytes);
+}
+
+export function sendError(out: ServerResponse, error: ApiError): void {
+  if (error.retryAfter !== null) out.setHeader('retry-after', String(error.retryAfter));
+  sendJson(out, error.status, errorBody(error));
+}

@@ -1,0 +1,205 @@
+// The HTTP side: routes, keys, limits of size and time, errors in the protocol's form.
+import type { Server } from 'node:http';
+import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
+import { type Context, Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import type { Accounts, Caller } from './account.js';
+import { chatAsk, completionAsk } from './ask.js';
+import { ApiError, errorBody, toApiError } from './errors.js';
+import { type Generator, generate, newId } from './generate.js';
+import type { Ask } from './job.js';
+import type { Metrics } from './metrics.js';
+import type { ServedModel } from './model.js';
+import { type ChatRequest, parseChatRequest, parseCompletionRequest, type SamplingFields } from './schema.js';
+import { chatWire, completionWire, type Wire } from './wire.js';
+
+/** Most bytes of a request's body. */
+const MAX_BODY = 2 << 20;
+/** Most bytes of a request's headers. */
+const MAX_HEADERS = 16 << 10;
+/** A client gets so long to send its headers, and its whole request. */
+const HEADERS_MS = 10_000;
+const REQUEST_MS = 30_000;
+/** An idle connection is kept so long. */
+const KEEP_ALIVE_MS = 65_000;
+const MAX_CONNECTIONS = 8192;
+
+export interface HttpOptions {
+  readonly generator: Generator;
+  readonly accounts: Accounts;
+  readonly metrics: Metrics;
+  /** By name, as they are now. */
+  readonly models: ReadonlyMap<string, ServedModel>;
+  /** Whether requests may come by a name that only this machine has: set where no key is asked for. */
+  readonly onlyLocalNames: () => boolean;
+  readonly healthy: () => boolean;
+  /** What went wrong inside; never holds prompts. */
+  readonly onFault: (request: string, error: unknown) => void;
+}
+
+type Env = { Bindings: HttpBindings; Variables: { endpoint: string; caller: Caller; id: string } };
+
+export function createHttpServer(options: HttpOptions): Server {
+  const app = createApp(options);
+  const server = createAdaptorServer({
+    fetch: app.fetch,
+    overrideGlobalObjects: false,
+    serverOptions: {
+      maxHeaderSize: MAX_HEADERS,
+      headersTimeout: HEADERS_MS,
+      requestTimeout: REQUEST_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: 5000,
+      noDelay: true,
+    },
+  }) as Server;
+  server.maxConnections = MAX_CONNECTIONS;
+  return server;
+}
+
+function createApp(options: HttpOptions): Hono<Env> {
+  const { generator, accounts, metrics, models } = options;
+  const app = new Hono<Env>();
+
+  app.use(async (c, next) => {
+    c.set('id', newId('req_'));
+    c.env.outgoing.setHeader('x-request-id', c.get('id'));
+    checkHost(c, options.onlyLocalNames());
+    await next();
+  });
+  // The status is known when the connection is done with it, a stream's too.
+  app.use(async (c, next) => {
+    c.env.outgoing.once('close', () =>
+      metrics.request(c.get('endpoint') ?? 'other', c.env.outgoing.statusCode),
+    );
+    await next();
+  });
+
+  const endpoint = (name: string) => async (c: Context<Env>, next: () => Promise<void>) => {
+    c.set('endpoint', name);
+    await next();
+  };
+  const keyed = async (c: Context<Env>, next: () => Promise<void>) => {
+    c.set('caller', accounts.identify(c.req.header('authorization')));
+    await next();
+  };
+  const json = bodyLimit({
+    maxSize: MAX_BODY,
+    onError: () => {
+      throw new ApiError(413, `the body has more than ${MAX_BODY} bytes`, { code: 'body_too_large' });
+    },
+  });
+
+  app.get('/health', endpoint('health'), (c) => {
+    const ok = options.healthy() && generator.open;
+    return c.json({ status: ok ? 'ok' : 'unavailable' }, ok ? 200 : 503);
+  });
+  app.get('/metrics', endpoint('metrics'), keyed, async (c) =>
+    c.body(await metrics.text(), 200, { 'content-type': metrics.contentType }),
+  );
+  app.get('/v1/models', endpoint('models'), keyed, (c) => {
+    const allowed = c.get('caller').key?.models;
+    const data = [...models.values()].filter((m) => !allowed || allowed.includes(m.name)).map(modelObject);
+    return c.json({ object: 'list', data });
+  });
+  app.get('/v1/models/:name{.+}', endpoint('models'), keyed, (c) =>
+    c.json(modelObject(findModel(models, accounts, c.get('caller'), c.req.param('name') ?? ''))),
+  );
+  app.post('/v1/chat/completions', endpoint('chat'), keyed, json, async (c) => {
+    const body = await readJson(c);
+    const request = parseChatRequest(body);
+    const caller = c.get('caller');
+    const model = findModel(models, accounts, caller, request.model);
+    const ask = chatAsk(model, caller.id, request);
+    return answer(
+      c,
+      ask,
+      request,
+      newId('chatcmpl-'),
+      chatWire(() => newId('call_')),
+      body,
+    );
+  });
+  app.post('/v1/completions', endpoint('completions'), keyed, json, async (c) => {
+    const body = await readJson(c);
+    const request = parseCompletionRequest(body);
+    const caller = c.get('caller');
+    const model = findModel(models, accounts, caller, request.model);
+    const { ask, echo } = completionAsk(model, caller.id, request);
+    return answer(c, ask, request, newId('cmpl-'), completionWire(ask.n, echo), body);
+  });
+
+  async function answer(
+    c: Context<Env>,
+    ask: Ask,
+    request: SamplingFields | ChatRequest,
+    id: string,
+    wire: Wire,
+    body: unknown,
+  ): Promise<Response> {
+    const { stream = false, stream_options: more } = request;
+    const streamUsage = more?.include_usage ?? false;
+    await generate(generator, c.get('caller'), ask, { id, wire, stream, streamUsage, body }, c.env.outgoing);
+    return RESPONSE_ALREADY_SENT;
+  }
+
+  app.notFound(() => {
+    throw new ApiError(404, 'there is no such endpoint here', { code: 'unknown_url' });
+  });
+  app.onError((error, c) => {
+    const known = toApiError(error);
+    if (known.status === 500) options.onFault(c.get('id'), error);
+    if (known.retryAfter !== null) c.header('retry-after', String(known.retryAfter));
+    if (known.status === 401) c.header('www-authenticate', 'Bearer');
+    return c.json(errorBody(known), known.status as 400);
+  });
+  return app;
+}
+
+function modelObject({ name, created }: ServedModel): object {
+  return { id: name, object: 'model', created, owned_by: 'retort' };
+}
+
+function findModel(
+  models: ReadonlyMap<string, ServedModel>,
+  accounts: Accounts,
+  caller: Caller,
+  name: string,
+): ServedModel {
+  const model = models.get(name);
+  if (!model)
+    throw new ApiError(
+      404,
+      `there is no model ${JSON.stringify(name)} here; there is: ${[...models.keys()].join(', ')}`,
+      {
+        param: 'model',
+        code: 'model_not_found',
+      },
+    );
+  accounts.checkModel(caller, name);
+  return model;
+}
+
+/** JSON alone is taken: a page in a browser cannot send it here without asking first, which is not answered. */
+async function readJson(c: Context<Env>): Promise<unknown> {
+  if (!/^application\/json\b/i.test(c.req.header('content-type') ?? ''))
+    throw new ApiError(415, 'send the body as content-type: application/json');
+  const text = await c.req.text();
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw new ApiError(400, `the body is not JSON: ${(error as Error).message.slice(0, 80)}`);
+  }
+}
+
+const LOCAL_NAME = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i;
+
+/** Where no key is asked for, a page of a name that was turned to this machine's address must not get in. */
+function checkHost(c: Context<Env>, onlyLocal: boolean): void {
+  const host = c.req.header('host') ?? '';
+  if (onlyLocal && !LOCAL_NAME.test(host))
+    throw new ApiError(403, 'without keys this server answers to localhost alone', {
+      code: 'host_not_allowed',
+    });
+}

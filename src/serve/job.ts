@@ -1,0 +1,144 @@
+// A request under way: its prompts go to the engine, its tokens come back as choices.
+
+import { type Answer, createAnswer, type Delta } from './answer.js';
+import type { EngineClient } from './engine-client.js';
+import type { SampleEnd, SampleTokens, WorkOrder } from './engine-messages.js';
+import { ApiError } from './errors.js';
+import type { ServedModel } from './model.js';
+import type { Prompt } from './prompt.js';
+
+/** What is asked of a model, whatever the protocol it came by. */
+export interface Ask {
+  readonly model: ServedModel;
+  readonly lane: string;
+  readonly prompts: readonly Prompt[];
+  /** Samples of each prompt. */
+  readonly n: number;
+  readonly maxTokens: number;
+  readonly stop: readonly string[];
+  readonly seed: number;
+  readonly sampling: Pick<WorkOrder, 'temperature' | 'topK' | 'topP' | 'minP'>;
+  readonly topLogprobs: number | null;
+  readonly tools: ReadonlySet<string>;
+  /** Whether answers are told apart into reasoning, content and calls. */
+  readonly plain: boolean;
+}
+
+export interface Usage {
+  readonly promptTokens: number;
+  /** Of the prompt, what a cache held. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** Of the completion. */
+  readonly reasoningTokens: number;
+}
+
+export type Finish = 'stop' | 'length' | 'tool_calls';
+
+/** Who hears of a job. Choices are numbered prompt by prompt. */
+export interface JobListener {
+  onDelta(choice: number, delta: Delta): void;
+  onFinish(choice: number, delta: Delta, finish: Finish): void;
+  /** Every choice has finished. */
+  onDone(usage: Usage): void;
+  /** Nothing more comes. */
+  onError(error: ApiError, usage: Usage): void;
+}
+
+export interface Job {
+  /** Frees its slots; the listener hears no more. */
+  cancel(): Usage;
+  /** When its first token came, milliseconds of `performance.now`. */
+  readonly firstToken: number | null;
+}
+
+export function startJob(engine: EngineClient, ask: Ask, listener: JobListener): Job {
+  const { model, lane, prompts, n, maxTokens, stop, seed, sampling, topLogprobs, tools, plain } = ask;
+  const answers: Answer[] = [];
+  const cancels: (() => void)[] = [];
+  let open = prompts.length * n;
+  let completionTokens = 0;
+  let firstToken: number | null = null;
+  let over = false;
+
+  // What never came to its first token is not counted.
+  const usage = (): Usage => ({
+    promptTokens: firstToken === null ? 0 : prompts.reduce((sum, { ids }) => sum + ids.length, 0),
+    cachedTokens: 0,
+    completionTokens,
+    reasoningTokens: answers.reduce((sum, answer) => sum + answer.reasoningTokens, 0),
+  });
+
+  function end(): void {
+    over = true;
+    for (const cancel of cancels) cancel();
+  }
+
+  function onTokens(choice: number, news: SampleTokens): void {
+    if (over) return;
+    firstToken ??= performance.now();
+    completionTokens += news.ids.length;
+    const delta = answers[choice].push(news);
+    if (delta) listener.onDelta(choice, delta);
+  }
+
+  function onEnd(choice: number, news: SampleEnd): void {
+    if (over) return;
+    if (news.finishReason === 'dead-end') {
+      onFailed("the model's vocabulary cannot spell the answer asked for", 400);
+      return;
+    }
+    const answer = answers[choice];
+    const delta = answer.finish(news);
+    const called = answer.calls > 0 && news.finishReason === 'stop';
+    listener.onFinish(choice, delta, called ? 'tool_calls' : news.finishReason);
+    if (--open > 0) return;
+    over = true;
+    listener.onDone(usage());
+  }
+
+  function onFailed(message: string, status: number): void {
+    if (over) return;
+    end();
+    listener.onError(new ApiError(status, message), usage());
+  }
+
+  prompts.forEach(({ ids, thinking, calls }, p) => {
+    for (let sample = 0; sample < n; sample++)
+      answers.push(
+        createAnswer({
+          ...{ tokenizer: model.tokenizer, tokens: model.tokens, thinking, calls, tools, stop, plain },
+          logprobs: topLogprobs !== null,
+        }),
+      );
+    const order = {
+      handle: model.handle,
+      lane,
+      promptIds: ids,
+      n,
+      maxTokens,
+      stop,
+      seed,
+      topLogprobs,
+      ...sampling,
+    };
+    cancels.push(
+      engine.submit(order, {
+        onTokens: (news) => onTokens(p * n + news.sample, news),
+        onEnd: (news) => onEnd(p * n + news.sample, news),
+        onFailed: (message, mine) =>
+          mine ? onFailed('the engine failed on this request', 500) : onFailed(message, 400),
+      }),
+    );
+  });
+
+  return {
+    cancel() {
+      end();
+      return usage();
+    },
+    get firstToken() {
+      return firstToken;
+    },
+  };
+}

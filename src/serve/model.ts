@@ -1,0 +1,102 @@
+// A model as the server knows it: its name, tokenizer, prompts and defaults. The weights are in the engine's thread.
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { z } from 'zod';
+import { parseJson, readOptionalTextFile } from '../checkpoint/files.js';
+import { refuse } from '../errors.js';
+import type { SamplingOptions } from '../rollout/request.js';
+import { type TokenBytes, tokenBytes } from '../text/token-bytes.js';
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
+import { VERSION } from '../version.js';
+import type { EngineClient } from './engine-client.js';
+import type { EngineInfo } from './engine-messages.js';
+import { type PromptMaker, promptMaker } from './prompt.js';
+
+export interface ServedModel {
+  readonly name: string;
+  readonly dir: string;
+  /** Of its weights in the engine. */
+  readonly handle: number;
+  readonly info: EngineInfo;
+  readonly tokenizer: Tokenizer;
+  readonly tokens: TokenBytes;
+  readonly makePrompt: PromptMaker;
+  /** Sampling where a request does not say: the folder's generation_config.json. */
+  readonly defaults: SamplingOptions;
+  /** Changes with the weights, the program and the chip's code: what outputs depend on beside the request. */
+  readonly fingerprint: string;
+  /** When it was loaded, in seconds since 1970. */
+  readonly created: number;
+}
+
+/** A model to serve, as it is named on the command line. */
+export interface ModelSpec {
+  readonly name: string;
+  readonly dir: string;
+}
+
+/** Reads `NAME=DIR` or `DIR`, whose last part is then the name. @throws RetortError bad-input */
+export function parseModelSpec(word: string): ModelSpec {
+  const at = word.indexOf('=');
+  const dir = at > 0 ? word.slice(at + 1) : word;
+  const name = at > 0 ? word.slice(0, at) : basename(resolve(dir));
+  if (!/^[\w.:/@-]{1,128}$/.test(name))
+    throw refuse(
+      'bad-input',
+      'name of the model',
+      name,
+      'give one as --model NAME=DIR: letters, digits and . _ : / @ -',
+    );
+  return { name, dir };
+}
+
+const generationConfig = z.looseObject({
+  temperature: z.number().min(0).max(100).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  top_k: z.int().min(0).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+});
+
+/**
+ * Loads a model, its tokenizer here and its weights in the engine.
+ * @throws RetortError bad-model naming the file and what is wrong with it, out-of-memory
+ */
+export async function loadModel(
+  engine: EngineClient,
+  { name, dir }: ModelSpec,
+  options: { readonly template?: string } = {},
+): Promise<ServedModel> {
+  const tokenizer = loadTokenizer(dir);
+  const makePrompt = promptMaker(tokenizer, options.template ?? 'chat');
+  const defaults = readDefaults(dir);
+  const { handle, info } = await engine.load(dir);
+  return {
+    ...{ name, dir, handle, info, tokenizer, makePrompt, defaults },
+    tokens: tokenBytes(tokenizer),
+    fingerprint: fingerprintOf(dir, info),
+    created: Math.floor(Date.now() / 1000),
+  };
+}
+
+function readDefaults(dir: string): SamplingOptions {
+  const path = join(dir, 'generation_config.json');
+  const text = readOptionalTextFile(path, 'bad-model', 'correct its permissions');
+  if (text === undefined) return {};
+  const { temperature, top_p, top_k, min_p } = parseJson(text, path, generationConfig, 'bad-model');
+  return {
+    temperature: temperature ?? undefined,
+    topP: top_p ?? undefined,
+    topK: top_k ?? undefined,
+    minP: min_p ?? undefined,
+  };
+}
+
+function fingerprintOf(dir: string, info: EngineInfo): string {
+  const hash = createHash('sha256').update(`${VERSION} ${info.target}`);
+  for (const file of ['model.safetensors', 'model.safetensors.index.json', 'config.json', 'tokenizer.json']) {
+    const stat = statSync(join(dir, file), { throwIfNoEntry: false });
+    if (stat) hash.update(` ${file} ${stat.size} ${stat.mtimeMs}`);
+  }
+  return `fp_${hash.digest('hex').slice(0, 12)}`;
+}

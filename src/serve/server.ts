@@ -1,0 +1,169 @@
+// The server: an engine thread, its models, and HTTP in front; started and stopped as one.
+//
+// A request's way: http.ts (key, size, form) -> schema.ts -> prompt.ts (template, tokens) -> account.ts (limits) ->
+// job.ts -> engine thread (scheduler, rollout engine) -> answer.ts (reasoning, content, calls) -> wire.ts -> the client.
+
+import type { ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
+import { RetortError } from '../errors.js';
+import { openAccounts } from './account.js';
+import { startEngine } from './engine-client.js';
+import type { Generator } from './generate.js';
+import { createHttpServer } from './http.js';
+import { openKeyRing } from './keys.js';
+import { createMetrics } from './metrics.js';
+import { loadModel, type ModelSpec, type ServedModel } from './model.js';
+import { FREE, type Prices } from './prices.js';
+import { openUsageLog } from './usage-log.js';
+
+export interface ServeOptions {
+  readonly models: readonly ModelSpec[];
+  readonly host?: string;
+  /** 0 takes a free one. Default 8000. */
+  readonly port?: number;
+  /** Folder of keys and the usage log. */
+  readonly folder: string;
+  readonly prices?: Prices;
+  readonly template?: string;
+  readonly threads?: number;
+  /** Sequences that run at once. Default 256. */
+  readonly maxSequences?: number;
+  /** Longest sequence, prompt included; default: the model's context. */
+  readonly maxLength?: number;
+  /** Samples that may wait for a slot. Default 1024. */
+  readonly queue?: number;
+  /** Default 600. */
+  readonly timeLimitSeconds?: number;
+  /** Gets a line of what happened. Default: nothing is said. */
+  readonly say?: (line: string) => void;
+}
+
+export interface RunningServer {
+  readonly url: string;
+  readonly models: ReadonlyMap<string, ServedModel>;
+  /** Takes no new request, lets what runs end, then ends itself. */
+  close(): Promise<void>;
+  /** Resolves with the reason when the engine has died. */
+  readonly died: Promise<Error>;
+}
+
+/** After the last answer is written its client gets so long to read it. */
+const DRAIN_MS = 5000;
+const CLOSE_LOOK_MS = 20;
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
+
+/**
+ * Loads the models and listens.
+ * @throws RetortError bad-input for a port that is taken, or a host beyond this machine without keys; bad-model
+ */
+export async function startServer(options: ServeOptions): Promise<RunningServer> {
+  const { host = '127.0.0.1', port = 8000, folder, prices = FREE, say = () => {} } = options;
+  const keys = openKeyRing(folder, (error) => say(`keys stay as they were: ${error.message}`));
+  if (!keys.guarded && !LOOPBACK.test(host))
+    throw new RetortError(
+      'bad-input',
+      `host: got ${JSON.stringify(host)}; without keys the server listens on this machine alone: make one with "retort keys add NAME", or leave --host out`,
+    );
+  await checkPort(host, port);
+  const engine = startEngine({
+    threads: options.threads,
+    maxSequences: options.maxSequences ?? 256,
+    maxLength: options.maxLength,
+  });
+  const models = new Map<string, ServedModel>();
+  try {
+    for (const spec of options.models)
+      models.set(spec.name, await loadModel(engine, spec, { template: options.template }));
+    const log = openUsageLog(folder);
+    const accounts = openAccounts({ keys, log, prices, folder });
+    const metrics = createMetrics(engine);
+    let open = true;
+    let dead = false;
+    void engine.died.then(() => {
+      dead = true;
+    });
+    const generator: Generator = {
+      ...{ engine, accounts, metrics, queue: options.queue ?? 1024 },
+      timeLimitMs: 1000 * (options.timeLimitSeconds ?? 600),
+      get open() {
+        return open;
+      },
+      active: new Set(),
+      logPrompt: null,
+    };
+    const server = createHttpServer({
+      ...{ generator, accounts, metrics, models },
+      onlyLocalNames: () => !keys.guarded,
+      healthy: () => !dead,
+      onFault: (request, error) => say(`${request}: ${describeFault(error)}`),
+    });
+    const unfinished = new Set<ServerResponse>();
+    server.on('request', (_, response: ServerResponse) => {
+      unfinished.add(response);
+      response.once('close', () => unfinished.delete(response));
+    });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, host, resolve);
+    });
+    const address = server.address() as AddressInfo;
+    const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+    return {
+      url: `http://${shown}:${address.port}`,
+      models,
+      died: engine.died,
+      async close() {
+        open = false;
+        let closed = false;
+        const ended = new Promise<void>((resolve) =>
+          server.close(() => {
+            closed = true;
+            resolve();
+          }),
+        );
+        // What runs is finished, however long it takes; a client that does not read its answer is not waited for.
+        let deadline = Number.POSITIVE_INFINITY;
+        while (!closed) {
+          server.closeIdleConnections();
+          if (engine.outstanding === 0) deadline = Math.min(deadline, performance.now() + DRAIN_MS);
+          // A connection that was opened ahead and asked nothing is not idle to Node.
+          if (unfinished.size === 0 || performance.now() > deadline) server.closeAllConnections();
+          await Promise.race([ended, setTimeout(CLOSE_LOOK_MS)]);
+        }
+        await Promise.all(generator.active);
+        log.close();
+        await engine.close();
+      },
+    };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
+}
+
+/** A taken port is told before a model is loaded. */
+async function checkPort(host: string, port: number): Promise<void> {
+  if (port === 0) return;
+  await new Promise<void>((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', (error: NodeJS.ErrnoException) => {
+      const why = error.code === 'EADDRINUSE' ? 'another program listens there' : error.message;
+      reject(
+        new RetortError('bad-input', `address ${host}:${port}: ${why}; give another --port or --host`, {
+          cause: error,
+        }),
+      );
+    });
+    probe.listen(port, host, () => probe.close(() => resolve()));
+  });
+}
+
+/** Where a fault was, without the words of a message that may hold a prompt. */
+function describeFault(error: unknown): string {
+  if (!(error instanceof Error)) return 'something that is no error was thrown';
+  const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
+  const code = error instanceof RetortError ? ` ${error.code}` : '';
+  return [`${error.name}${code}`, ...frames.slice(0, 8)].join('\n');
+}
