@@ -1,5 +1,6 @@
 // From the protocol's requests to what is asked of the engine: defaults, limits of the context, prompts.
 import { randomInt } from 'node:crypto';
+import { objectGrammar, schemaGrammar } from './constrain/schema.js';
 import { ApiError } from './errors.js';
 import type { Ask } from './job.js';
 import type { ServedModel } from './model.js';
@@ -19,6 +20,12 @@ export function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Ask {
     prompts: [prompt],
     maxTokens: roomFor(model, [prompt], wanted),
     topLogprobs: r.logprobs ? (r.top_logprobs ?? 0) : null,
+    control: {
+      ...penalties(model, r),
+      thinkingBudget: thinkingBudget(model, r),
+      close: model.closeThinking,
+      grammar: answerGrammar(model, r),
+    },
     tools: new Set(r.tool_choice === 'none' ? [] : r.tools?.map((t) => t.function.name)),
     plain: false,
   };
@@ -52,6 +59,7 @@ export function completionAsk(
     prompts,
     maxTokens: roomFor(model, prompts, r.max_tokens ?? COMPLETION_TOKENS),
     topLogprobs: r.logprobs ?? null,
+    control: { ...penalties(model, r), thinkingBudget: null, close: [], grammar: null },
     tools: new Set(),
     plain: true,
   };
@@ -73,6 +81,47 @@ function sampled(model: ServedModel, lane: string, r: SamplingFields) {
       minP: r.min_p ?? defaults.minP,
     },
   };
+}
+
+function penalties(model: ServedModel, r: SamplingFields) {
+  const bias = Object.entries(r.logit_bias ?? {}).map(([key, value]) => {
+    const id = Number(key);
+    if (id >= model.tokenizer.vocabSize)
+      throw new ApiError(
+        400,
+        `logit_bias: got token ${id}; ids of this model go from 0 to ${model.tokenizer.vocabSize - 1}`,
+        {
+          param: 'logit_bias',
+        },
+      );
+    return [id, value] as const;
+  });
+  return { bias, frequencyPenalty: r.frequency_penalty ?? 0, presencePenalty: r.presence_penalty ?? 0 };
+}
+
+function thinkingBudget(model: ServedModel, r: ChatRequest): number | null {
+  const budget = r.thinking_budget ?? r.thinking?.budget_tokens;
+  if (budget === undefined) return null;
+  if (model.closeThinking.length === 0)
+    throw new ApiError(400, 'a limit on thinking: the vocabulary of this model cannot spell </think>', {
+      param: r.thinking_budget === undefined ? 'thinking.budget_tokens' : 'thinking_budget',
+    });
+  return budget;
+}
+
+/** The grammar that an answer is held to, where one is asked for. */
+function answerGrammar(model: ServedModel, { response_format: format }: ChatRequest): string | null {
+  if (!format || format.type === 'text') return null;
+  if (model.tokenizer.eosTokenIds.length === 0)
+    throw new ApiError(
+      400,
+      'response_format: this model has no end-of-sequence token to end an answer with',
+      {
+        param: 'response_format',
+      },
+    );
+  if (format.type === 'json_object') return objectGrammar();
+  return schemaGrammar(format.json_schema.schema, 'response_format.json_schema.schema');
 }
 
 /** Most tokens of the answer: what is asked for, at most what the context leaves. */

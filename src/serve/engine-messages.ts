@@ -1,6 +1,7 @@
 // What the server and the thread of its engine say to each other. Everything here can be cloned between threads.
 import type { FinishReason, SamplingOptions } from '../rollout/request.js';
 import type { TopLogprobs } from '../rollout/steer.js';
+import type { ControlSpec } from './control.js';
 
 /** A model that the thread loads; `handle` names it in later messages, also when a newer one has taken its place. */
 export interface LoadOrder {
@@ -21,6 +22,8 @@ export interface WorkOrder extends SamplingOptions {
   readonly seed: number;
   /** Likeliest tokens to report beside each; null reports no log-probabilities. */
   readonly topLogprobs: number | null;
+  /** What guides its samples, where anything does. */
+  readonly control: ControlSpec | null;
 }
 
 export type ToEngine =

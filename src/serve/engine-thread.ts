@@ -8,7 +8,10 @@ import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
 import { createEngine, type Engine } from '../rollout/engine.js';
+import { tokenBytes } from '../text/token-bytes.js';
 import { loadPolicy, type Policy } from '../train/policy.js';
+import { type GrammarEngine, type Matcher, startGrammarEngine } from './constrain/grammar.js';
+import { createControl, type SampleControl } from './control.js';
 import type {
   EngineLoad,
   EngineThreadOptions,
@@ -31,6 +34,8 @@ interface Work {
   /** Its number in the engine, once it has started. */
   number: number | null;
   open: number;
+  /** What guides each sample; empty where nothing does. */
+  controls: readonly SampleControl[];
 }
 
 interface Model {
@@ -40,6 +45,8 @@ interface Model {
   readonly scheduler: Scheduler<Work>;
   /** Work that has started, by its number in the engine. */
   readonly started: Map<number, Work>;
+  /** Started by the first request that needs it. */
+  grammars: GrammarEngine | null;
   running: number;
   retired: boolean;
 }
@@ -48,6 +55,8 @@ const { port, options } = workerData as { port: MessagePort; options: EngineThre
 const device = createDevice({ threads: options.threads });
 const models = new Map<number, Model>();
 const works = new Map<number, Work>();
+/** Work whose samples are guided. */
+const guided = new Set<Work>();
 const inbox: ToEngine[] = [];
 let wake: (() => void) | null = null;
 let stopping = false;
@@ -74,6 +83,7 @@ function load({ handle, dir }: LoadOrder): void {
         maxSequences,
         scheduler,
         started: new Map(),
+        grammars: null,
         running: 0,
         retired: false,
       });
@@ -102,7 +112,7 @@ function submit(order: WorkOrder): void {
     fail(id, new RetortError('bad-input', 'the model is not loaded any more'));
     return;
   }
-  const work: Work = { order, lane, n, number: null, open: n };
+  const work: Work = { order, lane, n, number: null, open: n, controls: [] };
   works.set(id, work);
   model.scheduler.add(work);
 }
@@ -125,32 +135,73 @@ function leave(model: Model, work: Work, samples: number): void {
   work.open -= samples;
   model.running -= samples;
   model.scheduler.ended(work.lane, samples);
-  if (work.open === 0 && work.number !== null) {
-    model.started.delete(work.number);
-    works.delete(work.order.id);
-  }
+  if (work.open > 0 || work.number === null) return;
+  model.started.delete(work.number);
+  works.delete(work.order.id);
+  guided.delete(work);
+  for (const control of work.controls) control.close();
 }
 
 /** Hands queued requests to the engine while it has slots. */
-function fill(model: Model): void {
+async function fill(model: Model): Promise<void> {
   for (;;) {
     const work = model.scheduler.next(model.maxSequences - model.running);
     if (!work) return;
     const { promptIds, n, maxTokens, stop, seed, temperature, topK, topP, minP } = work.order;
     try {
+      work.controls = await controlsOf(model, work.order);
       work.number = model.engine.submit({
         ...{ promptIds, n, maxTokens, stop, seed, problem: 0 },
         ...{ temperature, topK, topP, minP },
         skipSpecialTokens: true,
         topLogprobs: work.order.topLogprobs ?? 0,
+        control: work.controls.length > 0 ? (sample) => work.controls[sample] : undefined,
       });
     } catch (error) {
+      for (const control of work.controls) control.close();
       model.scheduler.ended(work.lane, n);
       fail(work.order.id, error);
       continue;
     }
     model.running += n;
     model.started.set(work.number, work);
+    if (work.controls.length > 0) guided.add(work);
+  }
+}
+
+async function controlsOf(model: Model, { n, control }: WorkOrder): Promise<SampleControl[]> {
+  if (!control) return [];
+  const { tokenizer, llama } = model.policy;
+  const controls: SampleControl[] = [];
+  try {
+    for (let sample = 0; sample < n; sample++) {
+      let matcher: Matcher | null = null;
+      if (control.grammar !== null) {
+        if (!model.grammars?.alive) {
+          const ends = [...new Set([...tokenizer.eosTokenIds, ...llama.config.eosTokenIds])];
+          const { vocabSize } = llama.config;
+          model.grammars = await startGrammarEngine({ tokens: tokenBytes(tokenizer), vocabSize, ends });
+        }
+        matcher = await model.grammars.matcher(control.grammar);
+      }
+      controls.push(createControl(control, tokenizer, matcher));
+    }
+    return controls;
+  } catch (error) {
+    for (const control of controls) control.close();
+    throw error;
+  }
+}
+
+/** Brings the masks of grammars up to date for the next step. */
+async function refreshGuided(): Promise<void> {
+  for (const work of [...guided]) {
+    try {
+      for (const control of work.controls) if (control.stale) await control.refresh();
+    } catch (error) {
+      cancel(work.order.id);
+      fail(work.order.id, error);
+    }
   }
 }
 
@@ -237,6 +288,7 @@ function freeRetired(): void {
   for (const [handle, model] of models) {
     if (!model.retired || !isIdle(model)) continue;
     model.engine.close();
+    model.grammars?.close();
     freeLlama(model.policy.llama);
     models.delete(handle);
   }
@@ -251,7 +303,7 @@ while (!stopping) {
   for (let message = inbox.shift(); message; message = inbox.shift()) obey(message);
   let busy = false;
   for (const model of models.values()) {
-    fill(model);
+    await fill(model);
     if (!model.engine.busy) continue;
     busy = true;
     try {
@@ -260,6 +312,7 @@ while (!stopping) {
       failAll(model, error);
     }
   }
+  await refreshGuided();
   freeRetired();
   // That nothing runs any more is news too: its last requests may have been cancelled.
   const rests = !busy && told.running + told.waiting > 0;

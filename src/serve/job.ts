@@ -1,6 +1,7 @@
 // A request under way: its prompts go to the engine, its tokens come back as choices.
 
 import { type Answer, createAnswer, type Delta } from './answer.js';
+import { type ControlSpec, needsControl } from './control.js';
 import type { EngineClient } from './engine-client.js';
 import type { SampleEnd, SampleTokens, WorkOrder } from './engine-messages.js';
 import { ApiError } from './errors.js';
@@ -19,6 +20,8 @@ export interface Ask {
   readonly seed: number;
   readonly sampling: Pick<WorkOrder, 'temperature' | 'topK' | 'topP' | 'minP'>;
   readonly topLogprobs: number | null;
+  /** What guides the samples; whether the prompt has opened the reasoning is added for each prompt. */
+  readonly control: Omit<ControlSpec, 'thinking'>;
   readonly tools: ReadonlySet<string>;
   /** Whether answers are told apart into reasoning, content and calls. */
   readonly plain: boolean;
@@ -111,6 +114,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
           logprobs: topLogprobs !== null,
         }),
       );
+    const control: ControlSpec = { ...ask.control, thinking };
     const order = {
       handle: model.handle,
       lane,
@@ -121,6 +125,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
       seed,
       topLogprobs,
       ...sampling,
+      control: needsControl(control) ? control : null,
     };
     cancels.push(
       engine.submit(order, {

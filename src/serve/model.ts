@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { parseJson, readOptionalTextFile } from '../checkpoint/files.js';
-import { refuse } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import type { SamplingOptions } from '../rollout/request.js';
 import { type TokenBytes, tokenBytes } from '../text/token-bytes.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
@@ -22,6 +22,8 @@ export interface ServedModel {
   readonly tokenizer: Tokenizer;
   readonly tokens: TokenBytes;
   readonly makePrompt: PromptMaker;
+  /** Tokens that end the reasoning, written for the model when it has thought enough. */
+  readonly closeThinking: readonly number[];
   /** Sampling where a request does not say: the folder's generation_config.json. */
   readonly defaults: SamplingOptions;
   /** Changes with the weights, the program and the chip's code: what outputs depend on beside the request. */
@@ -74,9 +76,22 @@ export async function loadModel(
   return {
     ...{ name, dir, handle, info, tokenizer, makePrompt, defaults },
     tokens: tokenBytes(tokenizer),
+    closeThinking: closeThinking(tokenizer),
     fingerprint: fingerprintOf(dir, info),
     created: Math.floor(Date.now() / 1000),
   };
+}
+
+/** Between line breaks, as models write it, where the vocabulary has them; nothing where it cannot spell the tag. */
+function closeThinking(tokenizer: Tokenizer): number[] {
+  for (const text of ['\n</think>\n\n', '</think>']) {
+    try {
+      return tokenizer.encode(text);
+    } catch (error) {
+      if (!(error instanceof RetortError)) throw error;
+    }
+  }
+  return [];
 }
 
 function readDefaults(dir: string): SamplingOptions {

@@ -35,7 +35,9 @@ export async function serveScripts(
   };
 }
 
-async function serve(options: Omit<ServeOptions, 'folder'> & Partial<ServeOptions>): Promise<TestServer> {
+export async function serve(
+  options: Omit<ServeOptions, 'folder'> & Partial<ServeOptions>,
+): Promise<TestServer> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'retort-serve-'));
   const server = await startServer({ port: 0, threads: 1, maxSequences: 64, ...options, folder });
   return {

@@ -1,0 +1,117 @@
+// What guides a sample's tokens: biases, penalties, a limit on thinking, a grammar for the answer.
+import type { TokenControl } from '../rollout/steer.js';
+import type { TextStream } from '../text/stream.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import type { Matcher } from './constrain/grammar.js';
+import { createSplitter } from './pieces.js';
+
+/** How the samples of a request are guided. */
+export interface ControlSpec {
+  readonly bias: readonly (readonly [id: number, bias: number])[];
+  /** Taken off a token's logit for each time that the sample has it, and once where it has it. */
+  readonly frequencyPenalty: number;
+  readonly presencePenalty: number;
+  /** Whether the prompt has opened the reasoning. */
+  readonly thinking: boolean;
+  /** Most tokens of reasoning; then `close` is written for the model. */
+  readonly thinkingBudget: number | null;
+  readonly close: readonly number[];
+  /** EBNF of the answer after any reasoning. */
+  readonly grammar: string | null;
+}
+
+export interface SampleControl extends TokenControl {
+  /** Whether the mask must be refreshed before the next token. */
+  readonly stale: boolean;
+  refresh(): Promise<void>;
+  close(): void;
+}
+
+/** Whether a request's samples need to be guided at all. */
+export function needsControl(c: ControlSpec): boolean {
+  return (
+    c.bias.length > 0 ||
+    c.frequencyPenalty !== 0 ||
+    c.presencePenalty !== 0 ||
+    c.thinkingBudget !== null ||
+    c.grammar !== null
+  );
+}
+
+export function createControl(
+  spec: ControlSpec,
+  tokenizer: Tokenizer,
+  matcher: Matcher | null,
+): SampleControl {
+  const { frequencyPenalty, presencePenalty, thinkingBudget: budget } = spec;
+  const penalised = frequencyPenalty !== 0 || presencePenalty !== 0;
+  const counts = new Map<number, number>();
+  const follows = budget !== null || (spec.thinking && matcher !== null);
+  const splitter = follows
+    ? createSplitter({ thinking: spec.thinking, calls: null, tools: new Set() })
+    : null;
+  const stream: TextStream | null = follows ? tokenizer.stream({ skipSpecialTokens: true }) : null;
+  let reasoned = 0;
+  let forced: number[] = [];
+  let stale = false;
+
+  /** Whether the next token belongs to the answer that the grammar is of. */
+  const answering = () => forced.length === 0 && !(spec.thinking && splitter?.reasoning);
+
+  function force(): void {
+    if (budget !== null && splitter?.reasoning && reasoned >= budget) forced = [...spec.close];
+  }
+
+  force();
+  return {
+    get stale() {
+      return stale;
+    },
+    adjust(logits) {
+      if (forced.length > 0) {
+        allowOnly(logits, forced[0]);
+        return true;
+      }
+      for (const [id, bias] of spec.bias) logits[id] += bias;
+      if (penalised)
+        for (const [id, count] of counts) logits[id] -= presencePenalty + count * frequencyPenalty;
+      return !matcher || !answering() || allowMasked(logits, matcher.mask);
+    },
+    accept(id) {
+      if (penalised) counts.set(id, (counts.get(id) ?? 0) + 1);
+      if (matcher && answering()) {
+        matcher.accept(id);
+        stale = true;
+      }
+      if (forced.length > 0) forced.shift();
+      if (!splitter || !stream) return;
+      if (splitter.reasoning) reasoned++;
+      splitter.push(stream.push(id));
+      if (forced.length === 0) force();
+    },
+    async refresh() {
+      stale = false;
+      await matcher?.refresh();
+    },
+    close: () => matcher?.close(),
+  };
+}
+
+function allowOnly(logits: Float32Array, id: number): void {
+  logits.fill(Number.NEGATIVE_INFINITY);
+  logits[id] = 0;
+}
+
+function allowMasked(logits: Float32Array, mask: Int32Array | null): boolean {
+  if (!mask) return false;
+  let possible = false;
+  for (let word = 0; word < mask.length; word++) {
+    const bits = mask[word];
+    if (bits !== 0) possible = true;
+    if (bits === -1) continue;
+    const end = Math.min(logits.length, 32 * word + 32);
+    for (let id = 32 * word; id < end; id++)
+      if (((bits >>> (id & 31)) & 1) === 0) logits[id] = Number.NEGATIVE_INFINITY;
+  }
+  return possible;
+}
