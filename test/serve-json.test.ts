@@ -38,6 +38,14 @@ const formatOf = (schema: unknown) => ({
   json_schema: { name: 'answer', schema: schema as Record<string, unknown> },
 });
 
+function parse(text: string | null, of: string): unknown {
+  try {
+    return JSON.parse(text ?? '') as unknown;
+  } catch (error) {
+    assert.fail(`${(error as Error).message}: ${of}`);
+  }
+}
+
 test(`${SCHEMAS} random schemas at temperature 1.5: every finished answer is one that ajv takes`, async () => {
   const random = seeded(2026);
   const schemas = Array.from({ length: SCHEMAS }, () => randomSchema(random));
@@ -55,11 +63,9 @@ test(`${SCHEMAS} random schemas at temperature 1.5: every finished answer is one
       for (const { finish_reason, message } of answer.choices) {
         if (finish_reason !== 'stop') continue;
         finished++;
-        const value = JSON.parse(message.content ?? '') as unknown;
-        assert.ok(
-          ajv.validate(schema as object, value),
-          `${message.content}: ${ajv.errorsText()}: of ${JSON.stringify(schema)}`,
-        );
+        const of = `${message.content}, schema ${i} ${JSON.stringify(schema)}`;
+        const value = parse(message.content, of);
+        assert.ok(ajv.validate(schema as object, value), `${ajv.errorsText()}: ${of}`);
       }
     }
   };
@@ -167,6 +173,38 @@ test('the ai package: objects by both providers, streamed too', async () => {
     },
   }).catch((error: { text?: string }) => ({ text: error.text ?? '' }));
   assert.match(text, /^\{/);
+});
+
+test('a tool call that is asked for is one of the tools, its arguments held to their schema', async () => {
+  const tools = [
+    { type: 'function' as const, function: { name: 'greet', parameters: person } },
+    { type: 'function' as const, function: { name: 'stop' } },
+  ];
+  const names = new Set<string>();
+  for (let seed = 0; seed < 6; seed++) {
+    const { choices } = await client.chat.completions.create({
+      ...ask,
+      seed,
+      n: 4,
+      tools,
+      tool_choice: 'required',
+    });
+    for (const { finish_reason, message } of choices) {
+      if (finish_reason === 'length') continue;
+      assert.equal(finish_reason, 'tool_calls');
+      const [call] = message.tool_calls ?? [];
+      assert.ok(call?.type === 'function' && message.content === null);
+      names.add(call.function.name);
+      const value = JSON.parse(call.function.arguments) as unknown;
+      if (call.function.name === 'greet') assert.ok(ajv.validate(person, value), call.function.arguments);
+    }
+  }
+  assert.deepEqual([...names].sort(), ['greet', 'stop']);
+  const { choices } = await client.chat.completions.create({
+    ...{ ...ask, seed: 1, tools, tool_choice: { type: 'function', function: { name: 'greet' } } },
+  });
+  const [call] = choices[0].message.tool_calls ?? [];
+  assert.ok(call?.type === 'function' && call.function.name === 'greet');
 });
 
 test('a schema that is not supported is a 400 that names the keyword', async () => {

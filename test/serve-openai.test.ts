@@ -226,6 +226,9 @@ describe('a model that says what the test wrote', () => {
       streamed.map(({ name, arguments: text }) => ({ name, arguments: text })),
       calls,
     );
+    const one = await client.chat.completions.create({ ...ask, parallel_tool_calls: false });
+    assert.equal(one.choices[0].finish_reason, 'tool_calls');
+    assert.equal(one.choices[0].message.tool_calls?.length, 1);
     const ids = final.choices[0].message.tool_calls?.map((c) => c.id) ?? [];
     assert.equal(new Set(ids).size, 2);
   });

@@ -1,11 +1,14 @@
 // From the protocol's requests to what is asked of the engine: defaults, limits of the context, prompts.
 import { randomInt } from 'node:crypto';
+import { callGrammar } from './constrain/calls.js';
+import type { Grammar } from './constrain/expression.js';
 import { objectGrammar, schemaGrammar } from './constrain/schema.js';
 import { ApiError } from './errors.js';
 import type { Ask } from './job.js';
 import type { ServedModel } from './model.js';
 import { completionPrompt, type Prompt } from './prompt.js';
 import type { ChatRequest, CompletionRequest, SamplingFields } from './schema.js';
+import { CLOSE_CALL } from './tool-calls.js';
 
 /** The protocol's default for plain completions. */
 const COMPLETION_TOKENS = 16;
@@ -15,8 +18,10 @@ export function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Ask {
     throw new ApiError(400, 'top_logprobs needs logprobs: true', { param: 'top_logprobs' });
   const prompt = model.makePrompt(r);
   const wanted = r.max_completion_tokens ?? r.max_tokens;
+  const common = sampled(model, lane, r);
   return {
-    ...sampled(model, lane, r),
+    ...common,
+    stop: [...common.stop, ...endOfFirstCall(r, prompt)],
     prompts: [prompt],
     maxTokens: roomFor(model, [prompt], wanted),
     topLogprobs: r.logprobs ? (r.top_logprobs ?? 0) : null,
@@ -24,7 +29,7 @@ export function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Ask {
       ...penalties(model, r),
       thinkingBudget: thinkingBudget(model, r),
       close: model.closeThinking,
-      grammar: answerGrammar(model, r),
+      grammar: answerGrammar(model, r, prompt),
     },
     tools: new Set(r.tool_choice === 'none' ? [] : r.tools?.map((t) => t.function.name)),
     plain: false,
@@ -83,6 +88,19 @@ function sampled(model: ServedModel, lane: string, r: SamplingFields) {
   };
 }
 
+/** What ends an answer after its first call, where only one is wanted. */
+function endOfFirstCall({ parallel_tool_calls: several = true }: ChatRequest, { calls }: Prompt): string[] {
+  if (several || calls === null) return [];
+  if (calls === 'tags') return [CLOSE_CALL];
+  throw new ApiError(
+    400,
+    'parallel_tool_calls: false is not supported in the form in which this model calls',
+    {
+      param: 'parallel_tool_calls',
+    },
+  );
+}
+
 function penalties(model: ServedModel, r: SamplingFields) {
   const bias = Object.entries(r.logit_bias ?? {}).map(([key, value]) => {
     const id = Number(key);
@@ -110,17 +128,32 @@ function thinkingBudget(model: ServedModel, r: ChatRequest): number | null {
 }
 
 /** The grammar that an answer is held to, where one is asked for. */
-function answerGrammar(model: ServedModel, { response_format: format }: ChatRequest): string | null {
-  if (!format || format.type === 'text') return null;
+function answerGrammar(model: ServedModel, r: ChatRequest, prompt: Prompt): Grammar | null {
+  const { response_format: format = { type: 'text' }, tool_choice: called = 'auto', tools = [] } = r;
+  const wanted = called === 'auto' || called === 'none' ? null : called;
+  if (format.type === 'text' && !wanted) return null;
   if (model.tokenizer.eosTokenIds.length === 0)
     throw new ApiError(
       400,
-      'response_format: this model has no end-of-sequence token to end an answer with',
+      'response_format, tool_choice: this model has no end-of-sequence token to end an answer with',
       {
-        param: 'response_format',
+        param: wanted ? 'tool_choice' : 'response_format',
       },
     );
-  if (format.type === 'json_object') return objectGrammar();
+  if (wanted) {
+    if (format.type !== 'text')
+      throw new ApiError(400, 'response_format beside a tool_choice that asks for a call: leave one out', {
+        param: 'tool_choice',
+      });
+    const asked =
+      wanted === 'required' ? tools : tools.filter((t) => t.function.name === wanted.function.name);
+    if (asked.length === 0 || !prompt.calls)
+      throw new ApiError(400, 'tool_choice: none of the tools is the one asked for', {
+        param: 'tool_choice',
+      });
+    return callGrammar(prompt.calls, asked);
+  }
+  if (format.type !== 'json_schema') return objectGrammar();
   return schemaGrammar(format.json_schema.schema, 'response_format.json_schema.schema');
 }
 

@@ -2,6 +2,7 @@
 import type { TokenControl } from '../rollout/steer.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
+import type { Grammar } from './constrain/expression.js';
 import type { Matcher } from './constrain/grammar.js';
 import { createSplitter } from './pieces.js';
 
@@ -16,8 +17,8 @@ export interface ControlSpec {
   /** Most tokens of reasoning; then `close` is written for the model. */
   readonly thinkingBudget: number | null;
   readonly close: readonly number[];
-  /** EBNF of the answer after any reasoning. */
-  readonly grammar: string | null;
+  /** Of the answer after any reasoning. */
+  readonly grammar: Grammar | null;
 }
 
 export interface SampleControl extends TokenControl {
@@ -77,6 +78,7 @@ export function createControl(
         for (const [id, count] of counts) logits[id] -= presencePenalty + count * frequencyPenalty;
       return !matcher || !answering() || allowMasked(logits, matcher.mask);
     },
+    permits: (id) => !matcher || !answering() || matcher.permits(id),
     accept(id) {
       if (penalised) counts.set(id, (counts.get(id) ?? 0) + 1);
       if (matcher && answering()) {

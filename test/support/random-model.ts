@@ -28,7 +28,7 @@ const PIECES = [
   '日',
 ];
 
-const TEMPLATE = `{%- for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>{% if enable_thinking %}<think>{% endif %}`;
+const TEMPLATE = `{%- if tools %}<|system|>{{ tools | tojson }} in <tool_call>{% endif %}{%- for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>{% if enable_thinking %}<think>{% endif %}`;
 
 /** A BPE tokenizer whose merges spell the pieces; some end inside a UTF-8 character. */
 export function pieceTokenizer(): Tokenizer {

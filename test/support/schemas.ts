@@ -1,5 +1,5 @@
 // Random JSON schemas over the supported keywords, and random texts of a grammar, from a seed.
-import type { Expression, Rules } from '../../src/serve/constrain/expression.js';
+import type { Expression, Grammar, Rules } from '../../src/serve/constrain/expression.js';
 
 /** Uniform in [0, 1). */
 export type Random = () => number;
@@ -128,7 +128,7 @@ function randomArray(random: Random, depth: number): unknown {
 }
 
 /** A text of the grammar; choices are random, and short ones once the text grows long. */
-export function randomText(random: Random, root: Expression, rules: Rules): string {
+export function randomText(random: Random, { root, rules }: Grammar): string {
   let budget = 400;
   const sizes = shortest(rules);
   const derive = (e: Expression): string => {

@@ -21,6 +21,11 @@ export type Expression =
 /** Rules by name; expressions refer to them, also to themselves. */
 export type Rules = Map<string, Expression>;
 
+export interface Grammar {
+  readonly root: Expression;
+  readonly rules: Rules;
+}
+
 export const NOTHING: Expression = { kind: 'choice', choices: [] };
 
 export function text(value: string): Expression {
@@ -67,7 +72,7 @@ export const DIGITS: readonly CodeRange[] = [[0x30, 0x39]];
  * The grammar without what never ends: a rule that cannot come to an end is nothing, and choices of it are left out.
  * @returns null where the root itself has no end
  */
-export function prune(root: Expression, rules: Rules): { root: Expression; rules: Rules } | null {
+export function prune({ root, rules }: Grammar): Grammar | null {
   const ending = new Set<string>();
   const ends = (e: Expression): boolean => {
     switch (e.kind) {
@@ -123,7 +128,7 @@ function* names(e: Expression): Generator<string> {
 }
 
 /** The grammar as EBNF: the root's rule is `root`. */
-export function toEbnf(root: Expression, rules: Rules): string {
+export function toEbnf({ root, rules }: Grammar): string {
   const lines = [`root ::= ${write(root)}`];
   for (const [name, body] of rules) lines.push(`${name} ::= ${write(body)}`);
   return `${lines.join('\n')}\n`;

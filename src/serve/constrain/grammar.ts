@@ -2,7 +2,8 @@
 import type * as XGrammar from '@mlc-ai/web-xgrammar';
 import { RetortError } from '../../errors.js';
 import type { TokenBytes } from '../../text/token-bytes.js';
-import { encodeBytes } from './expression.js';
+import { encodeBytes, type Grammar, toEbnf } from './expression.js';
+import { createGuard, type GuardProgram, guardProgram } from './guard.js';
 
 type Library = typeof XGrammar;
 
@@ -10,8 +11,10 @@ type Library = typeof XGrammar;
 export interface Matcher {
   /** Bit `id % 32` of word `id / 32` is set where the token may come next; null once the text has ended. */
   readonly mask: Int32Array | null;
-  /** Takes up a token; the mask is void until `refresh`. @returns false where the grammar does not allow it */
-  accept(id: number): boolean;
+  /** Whether a token that the mask lets through really may come. */
+  permits(id: number): boolean;
+  /** Takes up a token that is permitted; the mask is void until `refresh`. */
+  accept(id: number): void;
   /** Brings the mask up to date. */
   refresh(): Promise<void>;
   close(): void;
@@ -19,7 +22,7 @@ export interface Matcher {
 
 export interface GrammarEngine {
   /** A matcher at the beginning of a grammar, its mask ready. @throws RetortError bad-kernel where the library fails */
-  matcher(grammar: string): Promise<Matcher>;
+  matcher(grammar: Grammar): Promise<Matcher>;
   /** False once the library has failed: its checks end the whole instance, and this engine with it. */
   readonly alive: boolean;
   close(): void;
@@ -75,7 +78,11 @@ export async function startGrammarEngine(options: {
   ]);
   const compiler = await library.GrammarCompiler.createGrammarCompiler(info, false);
   /** In the order of their last use. */
-  const compiled = new Map<string, XGrammar.CompiledGrammar>();
+  const compiled = new Map<
+    string,
+    { readonly engine: XGrammar.CompiledGrammar; readonly guard: GuardProgram }
+  >();
+  const isEnd = new Set(ends);
 
   /** Runs the library; what it throws ends this instance. */
   async function guarded<T>(run: () => T | Promise<T>): Promise<T> {
@@ -88,14 +95,15 @@ export async function startGrammarEngine(options: {
     }
   }
 
-  async function compile(grammar: string): Promise<XGrammar.CompiledGrammar> {
-    const known = compiled.get(grammar);
-    if (known) compiled.delete(grammar);
-    const found = known ?? (await compiler.compileGrammar(grammar));
-    compiled.set(grammar, found);
+  async function compile(grammar: Grammar) {
+    const ebnf = toEbnf(grammar);
+    const known = compiled.get(ebnf);
+    if (known) compiled.delete(ebnf);
+    const found = known ?? { engine: await compiler.compileGrammar(ebnf), guard: guardProgram(grammar) };
+    compiled.set(ebnf, found);
     if (compiled.size > KEPT) {
       const [oldest] = compiled.keys();
-      compiled.get(oldest)?.dispose();
+      compiled.get(oldest)?.engine.dispose();
       compiled.delete(oldest);
     }
     return found;
@@ -104,14 +112,20 @@ export async function startGrammarEngine(options: {
   return {
     matcher: (grammar) =>
       guarded(async () => {
-        const matcher = await library.GrammarMatcher.createGrammarMatcher(await compile(grammar));
+        const { engine, guard: program } = await compile(grammar);
+        const matcher = await library.GrammarMatcher.createGrammarMatcher(engine);
+        const guard = createGuard(program);
         let mask: Int32Array | null = await matcher.getNextTokenBitmask();
         let closed = false;
         return {
           get mask() {
             return mask;
           },
-          accept: (id) => matcher.acceptToken(id),
+          permits: (id) => (isEnd.has(id) ? guard.complete : guard.permits(tokens.bytes(id))),
+          accept(id) {
+            matcher.acceptToken(id);
+            if (!isEnd.has(id)) guard.accept(tokens.bytes(id));
+          },
           refresh: () =>
             guarded(async () => {
               // Asked past the end, the library would fail.
@@ -128,7 +142,7 @@ export async function startGrammarEngine(options: {
     },
     close() {
       if (instance !== mine) return;
-      for (const one of compiled.values()) one.dispose();
+      for (const { engine } of compiled.values()) engine.dispose();
       compiler.dispose();
       info.dispose();
     },

@@ -6,6 +6,7 @@ import { ApiError } from '../errors.js';
 import {
   choice,
   type Expression,
+  type Grammar,
   NOTHING,
   optional,
   prune,
@@ -83,36 +84,24 @@ const MAX_GRAMMAR = 512 << 10;
 type Schema = Readonly<Record<string, unknown>>;
 
 /** The grammar of any JSON object, for `response_format: json_object`. */
-export function objectGrammar(): string {
+export function objectGrammar(): Grammar {
   const rules: Rules = new Map();
   addJsonRules(rules);
-  return toEbnf(OBJECT, rules);
+  return { root: OBJECT, rules };
 }
 
 /**
- * The grammar of a schema's values, as EBNF.
+ * The grammar of a schema's values.
  * @param param names the schema in errors
- * @throws ApiError 400 naming the keyword that is not supported and where it is
+ * @throws ApiError 400 naming the keyword that is not supported and where it is; or where no value fits
  */
-export function schemaGrammar(schema: unknown, param: string): string {
-  const { root, rules } = schemaExpression(schema, param);
-  return finish(root, rules, param);
-}
-
-/** Like `schemaGrammar`, before it is written down: to be part of another. */
-export function schemaExpression(schema: unknown, param: string): { root: Expression; rules: Rules } {
+export function schemaGrammar(schema: unknown, param: string): Grammar {
   if (JSON.stringify(schema).length > MAX_SCHEMA)
     throw refusal(param, `it has more than ${MAX_SCHEMA} characters`);
-  return new SchemaReader(schema, param).read();
-}
-
-/** @throws ApiError 400 where no value fits, or the grammar is too large */
-export function finish(root: Expression, rules: Rules, param: string): string {
-  const pruned = prune(root, rules);
+  const pruned = prune(new SchemaReader(schema, param).read());
   if (!pruned) throw refusal(param, 'no value fits it, or none that ends');
-  const grammar = toEbnf(pruned.root, pruned.rules);
-  if (grammar.length > MAX_GRAMMAR) throw refusal(param, 'it is too large once it is written out');
-  return grammar;
+  if (toEbnf(pruned).length > MAX_GRAMMAR) throw refusal(param, 'it is too large once it is written out');
+  return pruned;
 }
 
 function refusal(param: string, message: string): ApiError {
@@ -134,7 +123,7 @@ class SchemaReader {
     addJsonRules(this.#rules);
   }
 
-  read(): { root: Expression; rules: Rules } {
+  read(): Grammar {
     return { root: this.#schema(this.#root, '#', 0), rules: this.#rules };
   }
 
