@@ -16,6 +16,7 @@ interface ServeFlags extends CommonOptions {
   readonly template?: string;
   readonly maxSequences: number;
   readonly context?: number;
+  readonly kvCache: number;
   readonly queue: number;
   readonly timeLimit: number;
   readonly priceInput: number;
@@ -40,6 +41,7 @@ export function addServe(program: Command): void {
     )
     .option('--max-sequences <n>', 'samples that run at once', whole(1, 4096), 256)
     .option('--context <n>', "longest sequence, prompt included; default: the model's context", whole(2))
+    .option('--kv-cache <mib>', 'most MiB of keys and values', whole(1), 1024)
     .option('--queue <n>', 'samples that may wait; more get 429', whole(0), 1024)
     .option('--time-limit <seconds>', 'longest time that one request may take', number(0.001, 86_400), 600)
     .option('--price-input <price>', 'price of a million tokens of input', number(0, 1e6), 0)
@@ -58,7 +60,13 @@ async function serve(o: ServeFlags): Promise<void> {
   const { signal } = stopSignal;
   const server = await startServer({
     ...{ models, host: o.host, port: o.port, folder: o.folder, template: o.template, threads: o.threads },
-    ...{ maxSequences: o.maxSequences, maxLength: o.context, queue: o.queue, timeLimitSeconds: o.timeLimit },
+    ...{
+      maxSequences: o.maxSequences,
+      maxLength: o.context,
+      queue: o.queue,
+      maxKvBytes: o.kvCache * 2 ** 20,
+      timeLimitSeconds: o.timeLimit,
+    },
     prices: { input: o.priceInput, cachedInput: o.priceCached ?? o.priceInput, output: o.priceOutput },
     say,
   });

@@ -13,13 +13,13 @@ import {
   samplingTensor,
 } from '../compute/op/sample/sample.js';
 import { type Tensor, viewOf } from '../compute/tensor.js';
-import { RetortError } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { createDecoder } from './decoder.js';
-import { attendCached, blocksFor, createKvCache } from './kv-cache.js';
+import { attendCached, blockBytes, blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type FinishReason, type GenerateRequest } from './request.js';
 import { drawSteered, logprobOf, rowOf, type TokenControl, type TopLogprobs, topLogprobs } from './steer.js';
 
@@ -30,6 +30,13 @@ export interface EngineOptions {
   readonly maxLength?: number;
   /** Most prompt tokens computed in one step. Default 2048. */
   readonly prefillTokens?: number;
+  /**
+   * Whether prompts that begin like earlier sequences take over what those computed. For weights that do not change.
+   * Default false.
+   */
+  readonly prefixCache?: boolean;
+  /** Most bytes of keys and values. Default: what `maxSequences` of `maxLength` need. */
+  readonly maxKvBytes?: number;
 }
 
 /** A token that a sequence got. */
@@ -57,6 +64,8 @@ export interface Engine {
   readonly busy: boolean;
   /** Tokens sampled so far. */
   readonly generatedTokens: number;
+  /** Longest sequence, prompt included. */
+  readonly maxLength: number;
   /** One forward pass over everything that can move. */
   step(): StepResult;
   close(): void;
@@ -69,6 +78,8 @@ interface Group {
   /** Prompt tokens that all samples share: all but the last. */
   readonly shared: number;
   prefix: number[] | null;
+  /** Of those, what the cache held already. */
+  cached: number;
   prefilled: boolean;
   started: number;
   forked: number;
@@ -106,7 +117,7 @@ export function createEngine(
   const { maxSequences = 64, prefillTokens = 2048 } = options;
   const maxLength = Math.min(options.maxLength ?? config.maxPositionEmbeddings, config.maxPositionEmbeddings);
   const perSequence = blocksFor(maxLength);
-  const cache = createKvCache(llama, (maxSequences + 2) * perSequence);
+  const cache = createKvCache(llama, blocksWithin(options.maxKvBytes), { remembers: options.prefixCache });
   const context = { device, tape: null };
   const decoder = createDecoder(llama, cache);
   const ends = new Set([...tokenizer.eosTokenIds, ...config.eosTokenIds]);
@@ -114,6 +125,22 @@ export function createEngine(
   let running: Sequence[] = [];
   let requests = 0;
   let generatedTokens = 0;
+
+  /** @throws RetortError bad-input where the bytes do not hold one sequence */
+  function blocksWithin(bytes: number | undefined): number {
+    const wanted = (maxSequences + 2) * perSequence;
+    if (bytes === undefined) return wanted;
+    const blocks = Math.min(wanted, Math.floor(bytes / blockBytes(llama)));
+    // A prompt's last block is there twice when a sample starts.
+    if (blocks > perSequence) return blocks;
+    const needed = Math.ceil(((perSequence + 1) * blockBytes(llama)) / 2 ** 20);
+    throw refuse(
+      'bad-input',
+      'bytes of keys and values',
+      bytes,
+      `one sequence of ${maxLength} tokens takes ${needed} MiB: give more, or a shorter context`,
+    );
+  }
 
   const limitOf = (r: GenerateRequest) => Math.min(maxLength, r.promptIds.length + r.maxTokens);
 
@@ -128,11 +155,19 @@ export function createEngine(
       // The last token is written at most at limit - 2: what is sampled there is not fed back.
       const ownBlocks = blocksFor(limitOf(r)) - Math.floor(shared / BLOCK);
       if (!group.prefix) {
-        if (fresh.length > 0 && rows + shared > prefillTokens) break;
-        if (cache.free < prefixBlocks + ownBlocks) break;
-        group.prefix = cache.take(prefixBlocks);
-        rows += shared;
-        if (shared > 0) fresh.push(group);
+        const known = cache.takeKnown(r.promptIds, Math.floor(shared / BLOCK));
+        const left = shared - BLOCK * known.length;
+        if (
+          (fresh.length > 0 && rows + left > prefillTokens) ||
+          cache.free < prefixBlocks - known.length + ownBlocks
+        ) {
+          for (const block of known) cache.release(block);
+          break;
+        }
+        group.prefix = [...known, ...cache.take(prefixBlocks - known.length)];
+        group.cached = BLOCK * known.length;
+        rows += left;
+        if (left > 0) fresh.push(group);
         else group.prefilled = true;
       }
       if (cache.free < ownBlocks) break;
@@ -183,6 +218,7 @@ export function createEngine(
   }
 
   function releaseSequence(s: Sequence): void {
+    if (s.table) cache.remember([...s.group.r.promptIds, ...s.ids].slice(0, s.position), s.table);
     for (const block of s.table ?? s.own) cache.release(block);
   }
 
@@ -204,7 +240,8 @@ export function createEngine(
       });
     };
     for (const s of ready) add([s.next], s.position, s.table);
-    for (const { r, shared, prefix } of fresh) add(r.promptIds.slice(0, shared), 0, prefix as number[]);
+    for (const { r, shared, prefix, cached } of fresh)
+      add(r.promptIds.slice(cached, shared), cached, prefix as number[]);
     const mark = device.mark();
     try {
       const plan = planAttention(device, spans);
@@ -289,7 +326,8 @@ export function createEngine(
     submit(r) {
       checkRequest(r, config, maxLength);
       const shared = r.promptIds.length - 1;
-      queue.push({ request: requests, r, shared, prefix: null, prefilled: false, started: 0, forked: 0 });
+      const fresh = { prefix: null, cached: 0, prefilled: false, started: 0, forked: 0 };
+      queue.push({ request: requests, r, shared, ...fresh });
       return requests++;
     },
     cancel(request) {
@@ -309,13 +347,17 @@ export function createEngine(
     get generatedTokens() {
       return generatedTokens;
     },
+    maxLength,
     step() {
       const fresh = admit();
       fork();
       const ready = running.filter((s): s is ReadySequence => s.table !== null);
       if (ready.length === 0 && fresh.length === 0) return { tokens: [], finished: [] };
       const sampled = run(fresh, ready);
-      for (const group of fresh) group.prefilled = true;
+      for (const group of fresh) {
+        group.prefilled = true;
+        cache.remember(group.r.promptIds.slice(0, group.shared), group.prefix as number[]);
+      }
       const tokens: TokenEvent[] = [];
       const finished: Completion[] = [];
       const gone = new Set<Sequence>();
@@ -360,6 +402,7 @@ function completionOf(
     samplingLogprobs,
     finishReason,
     stopString,
+    cachedTokens: group.cached,
   };
 }
 

@@ -11,16 +11,24 @@ import { BLOCK, blockSizes, copyBlocksKernel } from '../compute/op/attention/lay
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import type { Attend, Llama } from '../model/llama.js';
+import { createPrefixTree } from './prefix-tree.js';
 
 export interface KvCache {
   readonly layers: readonly KvBlocks[];
-  /** Blocks that nobody uses. */
+  /** Blocks that nobody uses; what they hold of earlier sequences is given up when they are taken. */
   readonly free: number;
   /**
    * Blocks with one user each, ascending: a sequence's blocks are read in order, and memory is read fastest forwards.
    * @throws RetortError out-of-memory where too few are free; ask `free` first
    */
   take(count: number): number[];
+  /**
+   * The blocks that hold the longest known beginning of the tokens, at most `most` of them, with one more user each.
+   * None where sequences are not remembered.
+   */
+  takeKnown(ids: readonly number[], most: number): number[];
+  /** Remembers the whole blocks of tokens that are in the cache. */
+  remember(ids: readonly number[], table: readonly number[]): void;
   /** One more user. */
   retain(block: number): void;
   /** One user fewer. */
@@ -36,7 +44,18 @@ export function blocksFor(positions: number): number {
   return Math.ceil(positions / BLOCK);
 }
 
-export function createKvCache({ device, config, shape }: Llama, blocks: number): KvCache {
+/** Bytes of one block in all layers. */
+export function blockBytes({ device, config, shape }: Llama): number {
+  const { keys, values } = blockSizes(device.target, shape);
+  return 4 * config.numHiddenLayers * (keys + values);
+}
+
+/** @param remembers whether later sequences find what earlier ones began with; void once the weights change */
+export function createKvCache(
+  { device, config, shape }: Llama,
+  blocks: number,
+  { remembers = false }: { readonly remembers?: boolean } = {},
+): KvCache {
   const sizes = blockSizes(device.target, shape);
   const layers = Array.from({ length: config.numHiddenLayers }, () => {
     // What is past a sequence's end has no say, whatever it is: attention does not read values there, and takes -Infinity
@@ -47,26 +66,48 @@ export function createKvCache({ device, config, shape }: Llama, blocks: number):
   });
   const users = new Int32Array(blocks);
   const spare = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
+  const tree = remembers ? createPrefixTree() : null;
+  /** Blocks that nobody uses and the tree holds. */
+  let kept = 0;
+  const isUsed = (block: number) => users[block] > 0;
+
+  function use(block: number): void {
+    if (users[block] === 0) kept--;
+    users[block]++;
+  }
+
   return {
     layers,
     get free() {
-      return spare.length;
+      return spare.length + kept;
     },
     take(count) {
-      if (count > spare.length) {
-        throw refuse('out-of-memory', 'KV blocks asked for', count, `${spare.length} are free`);
+      if (count > spare.length + kept) {
+        throw refuse('out-of-memory', 'KV blocks asked for', count, `${spare.length + kept} are free`);
+      }
+      while (spare.length < count) {
+        spare.push(tree?.forget(isUsed) as number);
+        kept--;
       }
       const taken = spare.splice(spare.length - count).sort((a, b) => a - b);
       for (const block of taken) users[block] = 1;
       return taken;
     },
-    retain(block) {
-      users[block]++;
+    takeKnown(ids, most) {
+      const known = tree?.find(ids, most) ?? [];
+      for (const block of known) use(block);
+      return known;
     },
+    remember(ids, table) {
+      tree?.remember(ids, table);
+    },
+    retain: use,
     release(block) {
       if (users[block] < 1)
         throw new RetortError('bad-kernel', `KV block ${block} released more often than used`);
-      if (--users[block] === 0) spare.push(block);
+      if (--users[block] > 0) return;
+      if (tree?.has(block)) kept++;
+      else spare.push(block);
     },
     copy(pairs) {
       if (pairs.length === 0) return;

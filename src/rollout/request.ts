@@ -57,6 +57,8 @@ export interface Completion {
   readonly finishReason: FinishReason;
   /** The stop string that the text was cut before. */
   readonly stopString: string | null;
+  /** Tokens of the prompt that were not computed, but found from earlier sequences. */
+  readonly cachedTokens: number;
 }
 
 /** @throws RetortError bad-input naming the request's field that is wrong */

@@ -51,6 +51,8 @@ export interface SampleEnd {
   /** The whole text where it was cut before a stop string, else null. */
   readonly cutText: string | null;
   readonly tokens: number;
+  /** Tokens of the prompt that the cache held. */
+  readonly cached: number;
 }
 
 export interface EngineInfo {
@@ -85,4 +87,5 @@ export interface EngineThreadOptions {
   readonly threads?: number;
   readonly maxSequences: number;
   readonly maxLength?: number;
+  readonly maxKvBytes: number;
 }

@@ -74,8 +74,8 @@ function load({ handle, dir }: LoadOrder): void {
     const policy = loadPolicy(dir, device, { trainable: false });
     try {
       const { maxSequences } = options;
-      const maxLength = Math.min(options.maxLength ?? Infinity, policy.llama.config.maxPositionEmbeddings);
-      const engine = createEngine(policy, { maxSequences, maxLength });
+      const { maxLength, maxKvBytes } = options;
+      const engine = createEngine(policy, { maxSequences, maxLength, maxKvBytes, prefixCache: true });
       const scheduler = createScheduler<Work>();
       models.set(handle, {
         policy,
@@ -88,7 +88,7 @@ function load({ handle, dir }: LoadOrder): void {
         retired: false,
       });
       const target = `${device.target.name}-${device.target.lanes}`;
-      tell({ type: 'loaded', handle, info: { maxSequences, maxLength, target } });
+      tell({ type: 'loaded', handle, info: { maxSequences, maxLength: engine.maxLength, target } });
     } catch (error) {
       freeLlama(policy.llama);
       throw error;
@@ -221,11 +221,11 @@ function step(model: Model): void {
     news.logprobs.push(logprob);
     news.top.push(top);
   }
-  for (const { request, sample, finishReason, text, stopString, ids } of finished) {
+  for (const { request, sample, finishReason, text, stopString, ids, cachedTokens: cached } of finished) {
     const work = model.started.get(request);
     if (!work) continue;
     const cutText = stopString === null ? null : text;
-    ends.push({ id: work.order.id, sample, finishReason, cutText, tokens: ids.length });
+    ends.push({ id: work.order.id, sample, finishReason, cutText, tokens: ids.length, cached });
     leave(model, work, 1);
   }
 }

@@ -61,13 +61,15 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
   const cancels: (() => void)[] = [];
   let open = prompts.length * n;
   let completionTokens = 0;
+  /** By prompt; known when a sample of it ends. */
+  const cached = prompts.map(() => 0);
   let firstToken: number | null = null;
   let over = false;
 
   // What never came to its first token is not counted.
   const usage = (): Usage => ({
     promptTokens: firstToken === null ? 0 : prompts.reduce((sum, { ids }) => sum + ids.length, 0),
-    cachedTokens: 0,
+    cachedTokens: cached.reduce((sum, tokens) => sum + tokens, 0),
     completionTokens,
     reasoningTokens: answers.reduce((sum, answer) => sum + answer.reasoningTokens, 0),
   });
@@ -91,6 +93,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
       onFailed("the model's vocabulary cannot spell the answer asked for", 400);
       return;
     }
+    cached[Math.floor(choice / n)] = news.cached;
     const answer = answers[choice];
     const delta = answer.finish(news);
     const called = answer.calls > 0 && news.finishReason === 'stop';

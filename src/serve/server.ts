@@ -32,6 +32,8 @@ export interface ServeOptions {
   readonly maxSequences?: number;
   /** Longest sequence, prompt included; default: the model's context. */
   readonly maxLength?: number;
+  /** Most bytes of keys and values. Default 1 GiB. */
+  readonly maxKvBytes?: number;
   /** Samples that may wait for a slot. Default 1024. */
   readonly queue?: number;
   /** Default 600. */
@@ -71,6 +73,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     threads: options.threads,
     maxSequences: options.maxSequences ?? 256,
     maxLength: options.maxLength,
+    maxKvBytes: options.maxKvBytes ?? 2 ** 30,
   });
   const models = new Map<string, ServedModel>();
   try {
