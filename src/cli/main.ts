@@ -9,6 +9,7 @@ import { addEval } from './eval.js';
 import { addExport } from './export.js';
 import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
+import { addKeys } from './keys.js';
 import { addPlan } from './plan.js';
 import { addPull } from './pull.js';
 import { addRelease } from './release.js';
@@ -19,6 +20,7 @@ import { stopSignal } from './stop.js';
 import { addSupervised } from './supervised.js';
 import { addTasks } from './tasks.js';
 import { say } from './terminal.js';
+import { addUsage } from './usage.js';
 
 const program = new Command('retort')
   .description('Make reasoning language models by the recipe of DeepSeek-R1, on the machine you have.')
@@ -41,6 +43,8 @@ for (const add of [
   addTasks,
   addScore,
   addServe,
+  addKeys,
+  addUsage,
   addBench,
 ]) {
   add(program);

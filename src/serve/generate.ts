@@ -107,7 +107,7 @@ export function generate(
       resolve();
     };
     const timer = setTimeout(() => {
-      const seconds = Math.round(timeLimitMs / 1000);
+      const seconds = timeLimitMs / 1000;
       fail(
         new ApiError(504, `the answer took longer than the ${seconds} s that a request may take`, {
           code: 'time_limit',

@@ -1,5 +1,5 @@
 // The HTTP side: routes, keys, limits of size and time, errors in the protocol's form.
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { type Context, Hono } from 'hono';
@@ -16,6 +16,8 @@ import { chatWire, completionWire, type Wire } from './wire.js';
 
 /** Most bytes of a request's body. */
 const MAX_BODY = 2 << 20;
+/** Of a body that is too large so much is read and dropped before its client is cut off. */
+const MAX_DRAINED = 64 << 20;
 /** Most bytes of a request's headers. */
 const MAX_HEADERS = 16 << 10;
 /** A client gets so long to send its headers, and its whole request. */
@@ -86,7 +88,8 @@ function createApp(options: HttpOptions): Hono<Env> {
   };
   const json = bodyLimit({
     maxSize: MAX_BODY,
-    onError: () => {
+    onError: async (c: Context<Env>) => {
+      await drain(c.env.incoming);
       throw new ApiError(413, `the body has more than ${MAX_BODY} bytes`, { code: 'body_too_large' });
     },
   });
@@ -155,6 +158,19 @@ function createApp(options: HttpOptions): Hono<Env> {
     return c.json(errorBody(known), known.status as 400);
   });
   return app;
+}
+
+/** Reads what still comes and drops it: a client that is cut off while it sends does not read why. */
+async function drain(incoming: IncomingMessage): Promise<void> {
+  let bytes = 0;
+  try {
+    for await (const chunk of incoming) {
+      bytes += (chunk as Buffer).length;
+      if (bytes > MAX_DRAINED) return;
+    }
+  } catch {
+    // The client has left.
+  }
 }
 
 function modelObject({ name, created }: ServedModel): object {

@@ -117,7 +117,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       url: `http://${shown}:${address.port}`,
       models,
       died: engine.died,
-      async close() {
+      close: once(async () => {
         open = false;
         let closed = false;
         const ended = new Promise<void>((resolve) =>
@@ -138,12 +138,20 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
         await Promise.all(generator.active);
         log.close();
         await engine.close();
-      },
+      }),
     };
   } catch (error) {
     await engine.close();
     throw error;
   }
+}
+
+function once<T>(run: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined;
+  return () => {
+    result ??= run();
+    return result;
+  };
 }
 
 /** A taken port is told before a model is loaded. */
