@@ -31,7 +31,7 @@ const labels = {
 const stopText = z.string().min(1).max(MAX_STOP_LENGTH);
 
 const sampling = {
-  model: z.string().min(1),
+  model: z.string().min(1).max(256),
   temperature: z.number().min(0).max(2).optional(),
   top_p: z.number().gt(0).max(1).optional(),
   // -1 is how some clients write "all".
@@ -165,7 +165,7 @@ function refusal(first: z.core.$ZodIssue, body: unknown): ApiError {
   const issue = deepest(first);
   if (issue.code === 'unrecognized_keys') {
     const param = [...issue.path.map(String), issue.keys[0]!].join('.');
-    return new ApiError(400, `this server has no parameter ${param}; leave it out`, {
+    return new ApiError(400, `this server has no parameter ${nameOf(param)}; leave it out`, {
       param,
       code: 'unknown_parameter',
     });
@@ -174,7 +174,9 @@ function refusal(first: z.core.$ZodIssue, body: unknown): ApiError {
   const value = valueAt(body, issue.path);
   const message = value === undefined && issue.code !== 'custom' ? 'it is missing' : issue.message;
   const got = value === undefined ? '' : `: got ${show(value)}`;
-  return new ApiError(400, `${param || 'the request'}${got}; ${message}`, { param: param || undefined });
+  return new ApiError(400, `${nameOf(param) || 'the request'}${got}; ${message}`, {
+    param: param || undefined,
+  });
 }
 
 /** Of a union the branch that came furthest says what is wrong. */
@@ -198,6 +200,11 @@ function valueAt(body: unknown, path: readonly PropertyKey[]): unknown {
   let value: unknown = body;
   for (const key of path) value = (value as Record<PropertyKey, unknown> | undefined | null)?.[key];
   return value;
+}
+
+/** The path of a field, as it is where it is made of plain names. */
+function nameOf(param: string): string {
+  return /^[\w.-]{0,200}$/.test(param) ? param : show(param);
 }
 
 function show(value: unknown): string {

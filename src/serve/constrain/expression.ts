@@ -129,35 +129,54 @@ function* names(e: Expression): Generator<string> {
 
 /** The grammar as EBNF: the root's rule is `root`. */
 export function toEbnf({ root, rules }: Grammar): string {
-  const lines = [`root ::= ${write(root)}`];
-  for (const [name, body] of rules) lines.push(`${name} ::= ${write(body)}`);
+  const lines: string[] = [];
+  let parts = 0;
+
+  /** @param depth of parentheses: what is deeper than the engine's stack bears becomes a rule of its own */
+  function write(e: Expression, depth: number): string {
+    switch (e.kind) {
+      case 'text':
+        return writeText(encodeBytes(new TextEncoder().encode(e.text)));
+      case 'class':
+        return writeRanges(e.ranges, e.least, e.most);
+      case 'sequence':
+        return e.parts.length === 0 ? '""' : e.parts.map((p) => inside(p, depth)).join(' ');
+      case 'choice':
+        return e.choices.map((c) => inside(c, depth)).join(' | ');
+      case 'star':
+        return `(${write(e.of, depth + 1)})*`;
+      case 'rule':
+        return e.name;
+    }
+  }
+
+  function inside(e: Expression, depth: number): string {
+    if (e.kind !== 'choice') return write(e, depth);
+    if (depth < MAX_PARENTHESES) return `(${write(e, depth + 1)})`;
+    const name = `part_${parts++}`;
+    define(name, e);
+    return name;
+  }
+
+  function define(name: string, body: Expression): void {
+    lines.push(`${name} ::= ${write(body, 0)}`);
+  }
+
+  define('root', root);
+  for (const [name, body] of rules) define(name, body);
   return `${lines.join('\n')}\n`;
 }
 
-function write(e: Expression): string {
-  switch (e.kind) {
-    case 'text':
-      return writeText(encodeBytes(new TextEncoder().encode(e.text)));
-    case 'class': {
-      const times = e.least === 1 && e.most === 1 ? '' : `{${e.least},${e.most}}`;
-      const all = e.ranges.flatMap(([from, to]) => utf8Ranges(from, to));
-      // ASCII goes into one class; what has several bytes is an alternative each.
-      const ascii = all.filter((bytes) => bytes.length === 1).map(([byte]) => byte);
-      const longer = all.filter((bytes) => bytes.length > 1);
-      const choices = [...(ascii.length > 0 ? [writeClass(ascii)] : []), ...longer.map(writeBytes)];
-      return choices.length === 1 ? choices[0] + times : `(${choices.join(' | ')})${times}`;
-    }
-    case 'sequence':
-      return e.parts.length === 0
-        ? '""'
-        : e.parts.map((p) => (p.kind === 'choice' ? `(${write(p)})` : write(p))).join(' ');
-    case 'choice':
-      return e.choices.map((c) => (c.kind === 'choice' ? `(${write(c)})` : write(c))).join(' | ');
-    case 'star':
-      return `(${write(e.of)})*`;
-    case 'rule':
-      return e.name;
-  }
+const MAX_PARENTHESES = 16;
+
+function writeRanges(ranges: readonly CodeRange[], least: number, most: number): string {
+  const times = least === 1 && most === 1 ? '' : `{${least},${most}}`;
+  const all = ranges.flatMap(([from, to]) => utf8Ranges(from, to));
+  // ASCII goes into one class; what has several bytes is an alternative each.
+  const ascii = all.filter((bytes) => bytes.length === 1).map(([byte]) => byte);
+  const longer = all.filter((bytes) => bytes.length > 1);
+  const choices = [...(ascii.length > 0 ? [writeClass(ascii)] : []), ...longer.map(writeBytes)];
+  return choices.length === 1 ? choices[0] + times : `(${choices.join(' | ')})${times}`;
 }
 
 // The engine's classes are sure for ASCII alone: beyond it, builds differ in what a range or a single character means.

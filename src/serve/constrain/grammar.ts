@@ -38,7 +38,7 @@ let instance = 0;
  * Loads the library. Its file is a script that sets a global and asks `location` where it is, though its package says
  * that it is a module; so it gets a location while it starts.
  */
-async function loadLibrary(): Promise<Library> {
+async function startLibrary(): Promise<Library> {
   const url = import.meta.resolve('@mlc-ai/web-xgrammar');
   const scope = globalThis as { location?: unknown; xgrammar?: Library };
   scope.location = { href: url };
@@ -54,6 +54,14 @@ async function loadLibrary(): Promise<Library> {
     delete scope.location;
     delete scope.xgrammar;
   }
+}
+
+let current: { readonly instance: number; readonly started: Promise<Library> } | null = null;
+
+/** The library, one instance for all vocabularies. */
+function loadLibrary(): Promise<Library> {
+  if (current?.instance !== instance) current = { instance, started: startLibrary() };
+  return current.started;
 }
 
 /**
