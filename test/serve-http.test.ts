@@ -296,6 +296,25 @@ test('half a request and silence: the connection is ended, the server goes on', 
   );
 });
 
+test('prompts are logged where that is asked for, streams too', async (t) => {
+  const logPrompts = join(temporaryFolder(t), 'prompts.jsonl');
+  const server = await serveScripts(LOOP, { logPrompts });
+  t.after(() => server.end());
+  const url = `${server.base}/chat/completions`;
+  const { body } = await post(url, ask('hello?'));
+  await post(url, ask('hello?', { stream: true }));
+  const lines = readFileSync(logPrompts, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.equal(lines[0].id, body.id);
+  assert.deepEqual(lines[0].request, ask('hello?'));
+  assert.deepEqual(
+    lines.map((l) => l.answers[0].content),
+    ['hi there', 'hi there'],
+  );
+});
+
 test('Ctrl-C: finishes what runs, status 0; prompts are in no output', async (t) => {
   const cwd = temporaryFolder(t);
   const secret = '9 8 7=65?';

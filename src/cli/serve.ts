@@ -2,7 +2,6 @@
 import type { Command } from 'commander';
 import { RetortError, refuse } from '../errors.js';
 import { parseModelSpec } from '../serve/model.js';
-import { startServer } from '../serve/server.js';
 import { templateNames } from '../text/template.js';
 import { addThreads, number, repeatable, whole } from './flags.js';
 import { stopSignal } from './stop.js';
@@ -19,6 +18,7 @@ interface ServeFlags extends CommonOptions {
   readonly kvCache: number;
   readonly queue: number;
   readonly timeLimit: number;
+  readonly logPrompts?: string;
   readonly priceInput: number;
   readonly priceCached?: number;
   readonly priceOutput: number;
@@ -44,6 +44,10 @@ export function addServe(program: Command): void {
     .option('--kv-cache <mib>', 'most MiB of keys and values', whole(1), 1024)
     .option('--queue <n>', 'samples that may wait; more get 429', whole(0), 1024)
     .option('--time-limit <seconds>', 'longest time that one request may take', number(0.001, 86_400), 600)
+    .option(
+      '--log-prompts <file>',
+      'write every request and its answer there; default: prompts are not logged',
+    )
     .option('--price-input <price>', 'price of a million tokens of input', number(0, 1e6), 0)
     .option('--price-cached <price>', 'of input that a cache held; default: as other input', number(0, 1e6))
     .option('--price-output <price>', 'of output', number(0, 1e6), 0)
@@ -57,6 +61,8 @@ async function serve(o: ServeFlags): Promise<void> {
   if (o.template !== undefined && !templateNames.includes(o.template))
     throw refuse('bad-input', '--template', o.template, `known are ${templateNames.join(', ')}`);
   const models = o.model.map(parseModelSpec);
+  // Loaded for this verb alone: the others start faster.
+  const { startServer } = await import('../serve/server.js');
   const { signal } = stopSignal;
   const server = await startServer({
     ...{ models, host: o.host, port: o.port, folder: o.folder, template: o.template, threads: o.threads },
@@ -66,6 +72,7 @@ async function serve(o: ServeFlags): Promise<void> {
       queue: o.queue,
       maxKvBytes: o.kvCache * 2 ** 20,
       timeLimitSeconds: o.timeLimit,
+      logPrompts: o.logPrompts,
     },
     prices: { input: o.priceInput, cachedInput: o.priceCached ?? o.priceInput, output: o.priceOutput },
     say,

@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http';
 import type { Accounts, Caller } from './account.js';
 import type { Delta } from './answer.js';
 import type { EngineClient } from './engine-client.js';
-import { ApiError, errorBody } from './errors.js';
+import { ApiError, errorBody, toApiError } from './errors.js';
 import { type Ask, type Finish, type Job, startJob, type Usage } from './job.js';
 import type { Metrics } from './metrics.js';
 import type { Outcome } from './usage-log.js';
@@ -21,6 +21,8 @@ export interface Generator {
   readonly timeLimitMs: number;
   /** Whether the server takes new requests. */
   readonly open: boolean;
+  /** What went wrong inside. */
+  readonly onFault: (request: string, error: unknown) => void;
   /** Requests under way. */
   readonly active: Set<Promise<void>>;
   /** What a request and its answer said, where prompts are logged. */
@@ -90,40 +92,60 @@ export function generate(
 
   const generation = new Promise<void>((resolve) => {
     let job: Job | undefined;
-    const close = (usage: Usage, outcome: Outcome) => {
+    let over = false;
+
+    /** Ends the request: it goes into the log, then its last bytes to the client, one right after the other. */
+    function end(usage: Usage, outcome: Outcome, send: () => void): void {
+      if (over) return;
+      over = true;
       clearTimeout(timer);
       out.off('close', onClose);
-      admission.close(reply.id, usage, outcome);
+      try {
+        admission.close(reply.id, usage, outcome);
+        send();
+      } catch (error) {
+        generator.onFault(reply.id, error);
+        writer.error(toApiError(error));
+      }
       const toFirst = job?.firstToken == null ? null : (job.firstToken - began) / 1000;
       metrics.generation(ask.model.name, usage, (performance.now() - began) / 1000, toFirst);
-    };
-    const onClose = () => {
-      close((job as Job).cancel(), 'left');
       resolve();
-    };
-    const fail = (error: ApiError, usage: Usage) => {
-      close(usage, 'failed');
-      writer.error(error);
-      resolve();
-    };
+    }
+
+    const fail = (error: ApiError, usage: Usage) => end(usage, 'failed', () => writer.error(error));
+    const cancel = () => (job as Job).cancel();
+    const onClose = () => end(cancel(), 'left', () => {});
     const timer = setTimeout(() => {
-      const seconds = timeLimitMs / 1000;
-      fail(
-        new ApiError(504, `the answer took longer than the ${seconds} s that a request may take`, {
-          code: 'time_limit',
-        }),
-        (job as Job).cancel(),
-      );
+      const limit = `${timeLimitMs / 1000} s`;
+      const words = `the answer took longer than the ${limit} that a request may take`;
+      fail(new ApiError(504, words, { code: 'time_limit' }), cancel());
     }, timeLimitMs);
-    // What was logged was sent: the log comes first, then the last bytes, in one go.
+
+    /** A fault in here must not take down what else the thread's news are for. */
+    const guarded =
+      <A extends unknown[]>(run: (...args: A) => void) =>
+      (...args: A): void => {
+        try {
+          run(...args);
+        } catch (error) {
+          generator.onFault(reply.id, error);
+          fail(toApiError(error), cancel());
+        }
+      };
+    const said: Delta[][] | null = generator.logPrompt && ask.prompts.flatMap(() => Array(ask.n).fill([]));
     job = startJob(engine, ask, {
-      onDelta: (choice, delta) => writer.delta(choice, delta),
-      onFinish: (choice, delta, finish) => writer.finish(choice, delta, finish),
-      onDone: (usage) => {
-        close(usage, 'done');
-        writer.done(usage);
-        resolve();
-      },
+      onDelta: guarded((choice, delta) => {
+        if (said) said[choice] = [...said[choice], delta];
+        writer.delta(choice, delta);
+      }),
+      onFinish: guarded((choice, delta, finish) => {
+        if (said) said[choice] = [...said[choice], delta];
+        writer.finish(choice, delta, finish);
+      }),
+      onDone: guarded((usage) => {
+        if (said) generator.logPrompt?.({ id: reply.id, request: reply.body, answers: said.map(joinDeltas) });
+        end(usage, 'done', writer.done(usage));
+      }),
       onError: fail,
     });
     out.once('close', onClose);
@@ -135,7 +157,8 @@ export function generate(
 interface Writer {
   delta(choice: number, delta: Delta): void;
   finish(choice: number, delta: Delta, finish: Finish): void;
-  done(usage: Usage): void;
+  /** Makes the last bytes ready; what it gives sends them. */
+  done(usage: Usage): () => void;
   error(error: ApiError): void;
 }
 
@@ -150,7 +173,8 @@ function wholeWriter(head: Head, { wire }: Reply, ask: Ask, out: ServerResponse)
     },
     done(usage) {
       const choices: Choice[] = parts.map((deltas, i) => ({ delta: joinDeltas(deltas), finish: ends[i] }));
-      sendJson(out, 200, wire.whole(head, choices, usage));
+      const bytes = Buffer.from(JSON.stringify(wire.whole(head, choices, usage)));
+      return () => sendBytes(out, 200, bytes);
     },
     error: (error) => sendError(out, error),
   };
@@ -189,7 +213,8 @@ function streamWriter(head: Head, { wire, streamUsage }: Reply, out: ServerRespo
     done(usage) {
       start();
       if (streamUsage) last += event(wire.usage(head, usage));
-      out.end(`${last}data: [DONE]\n\n`);
+      const bytes = Buffer.from(`${last}data: [DONE]\n\n`);
+      return () => out.end(bytes);
     },
     error(error) {
       if (out.headersSent) out.end(`${last}${event(errorBody(error))}`);
@@ -198,13 +223,12 @@ function streamWriter(head: Head, { wire, streamUsage }: Reply, out: ServerRespo
   };
 }
 
-export function sendJson(out: ServerResponse, status: number, body: object): void {
-  const bytes = Buffer.from(JSON.stringify(body));
+function sendBytes(out: ServerResponse, status: number, bytes: Buffer): void {
   out.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length });
   out.end(bytes);
 }
 
-export function sendError(out: ServerResponse, error: ApiError): void {
+function sendError(out: ServerResponse, error: ApiError): void {
   if (error.retryAfter !== null) out.setHeader('retry-after', String(error.retryAfter));
-  sendJson(out, error.status, errorBody(error));
+  sendBytes(out, error.status, Buffer.from(JSON.stringify(errorBody(error))));
 }

@@ -7,6 +7,7 @@ import type { ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import { openJsonlWriter } from '../checkpoint/jsonl.js';
 import { RetortError } from '../errors.js';
 import { openAccounts } from './account.js';
 import { startEngine } from './engine-client.js';
@@ -36,6 +37,8 @@ export interface ServeOptions {
   readonly maxKvBytes?: number;
   /** Samples that may wait for a slot. Default 1024. */
   readonly queue?: number;
+  /** File that gets every request and its answer, a line each. Default: prompts are nowhere. */
+  readonly logPrompts?: string;
   /** Default 600. */
   readonly timeLimitSeconds?: number;
   /** Gets a line of what happened. Default: nothing is said. */
@@ -87,6 +90,8 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     void engine.died.then(() => {
       dead = true;
     });
+    const prompts = options.logPrompts === undefined ? null : openJsonlWriter(options.logPrompts);
+    const onFault = (request: string, error: unknown) => say(`${request}: ${describeFault(error)}`);
     const generator: Generator = {
       ...{ engine, accounts, metrics, queue: options.queue ?? 1024 },
       timeLimitMs: 1000 * (options.timeLimitSeconds ?? 600),
@@ -94,13 +99,14 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
         return open;
       },
       active: new Set(),
-      logPrompt: null,
+      onFault,
+      logPrompt: prompts && ((line) => prompts.append({ time: new Date().toISOString(), ...line })),
     };
     const server = createHttpServer({
       ...{ generator, accounts, metrics, models },
       onlyLocalNames: () => !keys.guarded,
       healthy: () => !dead,
-      onFault: (request, error) => say(`${request}: ${describeFault(error)}`),
+      onFault,
     });
     const unfinished = new Set<ServerResponse>();
     server.on('request', (_, response: ServerResponse) => {
@@ -137,6 +143,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
         }
         await Promise.all(generator.active);
         log.close();
+        prompts?.close();
         await engine.close();
       }),
     };
