@@ -9,7 +9,8 @@ import { disassemble } from './bench-disassemble.js';
 import { type Measured, measure } from './bench-measure.js';
 import { benchConfig, decodeFlops, trainFlops, withDecoding, withTraining } from './bench-models.js';
 import { type Profile, profile, profileTable } from './bench-profile.js';
-import { addThreads, whole } from './flags.js';
+import { benchServe, parseClients } from './bench-serve.js';
+import { addThreads, number, whole } from './flags.js';
 import { type CommonOptions, percent, printResult, say, table } from './terminal.js';
 
 interface BenchFlags extends CommonOptions {
@@ -17,6 +18,11 @@ interface BenchFlags extends CommonOptions {
   readonly runs: number;
   readonly profile?: boolean;
   readonly disassemble?: string;
+  readonly model?: string;
+  readonly clients: number[];
+  readonly seconds: number;
+  readonly tokens: number;
+  readonly priceHour?: number;
 }
 
 const SHAPES = [
@@ -32,18 +38,32 @@ const DECODE = { batches: [64, 256], tokens: 100 };
 export function addBench(program: Command): void {
   const command = program
     .command('bench')
-    .description('measure this machine: matrix products, training steps, decoding')
+    .description('measure this machine: matrix products, training steps, decoding, serving')
     .addArgument(
-      new Argument('[what]', 'what to measure').choices(['matmul', 'train', 'decode', 'all']).default('all'),
+      new Argument('[what]', 'what to measure')
+        .choices(['matmul', 'train', 'decode', 'serve', 'all'])
+        .default('all'),
     )
     .option('--runs <n>', 'runs of which the median is taken', whole(1), 5)
     .option('--profile', 'time, bytes and share of the peak of each kernel in a training and a decoding step')
     .option('--disassemble <kernel>', "print a kernel's x86-64 code instead of measuring")
+    .option('--model <dir>', 'serve: folder of the model; default: the one of decode, 256 wide')
+    .option('--clients <list>', 'serve: numbers of clients at once', parseClients, [1, 8, 64])
+    .option('--seconds <n>', 'serve: seconds for each number of clients', number(1, 3600), 10)
+    .option('--tokens <n>', 'serve: most tokens of an answer', whole(1), 100)
+    .option('--price-hour <dollars>', 'serve: what this machine costs an hour', number(0, 1e6))
     .action((what: string, o: BenchFlags) => {
+      if (what === 'serve') return serve(o);
       if (o.disassemble !== undefined) return printCode(o.disassemble, o);
       return o.profile ? printProfiles(what, o) : bench(what, o);
     });
   addThreads(command);
+}
+
+async function serve(o: BenchFlags): Promise<void> {
+  const { model, clients, seconds, tokens, threads, priceHour: pricePerHour } = o;
+  const { result, text } = await benchServe({ model, clients, seconds, tokens, threads, pricePerHour });
+  printResult(o, result, () => text);
 }
 
 async function printCode(name: string, o: BenchFlags): Promise<void> {

@@ -26,6 +26,9 @@ import { createScheduler, type Scheduler } from './scheduler.js';
 
 /** News leaves at most this often: a message a step would cost more than the step of a small model. */
 const NEWS_EVERY_MS = 10;
+/** Where many samples run, a message for each costs more than the wait is worth: then rather this often. */
+const BUSY_NEWS_EVERY_MS = 40;
+const BUSY_SAMPLES = 16;
 
 interface Work {
   readonly order: WorkOrder;
@@ -239,6 +242,12 @@ function failAll(model: Model, error: unknown): void {
   }
 }
 
+function newsEvery(): number {
+  let running = 0;
+  for (const model of models.values()) running += model.running;
+  return running < BUSY_SAMPLES ? NEWS_EVERY_MS : BUSY_NEWS_EVERY_MS;
+}
+
 function loadNow(): EngineLoad {
   let [running, waiting, generatedTokens] = [0, 0, 0];
   for (const model of models.values()) {
@@ -317,7 +326,7 @@ while (!stopping) {
   // That nothing runs any more is news too: its last requests may have been cancelled.
   const rests = !busy && told.running + told.waiting > 0;
   const hasNews = tokens.size > 0 || ends.length > 0 || failed.length > 0 || rests;
-  if (hasNews && (!busy || performance.now() - lastNews >= NEWS_EVERY_MS)) news();
+  if (hasNews && (!busy || performance.now() - lastNews >= newsEvery())) news();
   if (busy) await setImmediate();
   else if (inbox.length === 0 && !stopping) {
     await new Promise<void>((resolve) => {
