@@ -34,7 +34,7 @@ const products = (count) =>
   ].map(([, m, k, n, gflops]) => ({ key: `${m} x ${k} x ${n}, ${count} threads`, value: Number(gflops) }));
 
 /** Rounds of each, one after the other, so that both meet the same machine; the median counts. */
-const ROUNDS = 3;
+const ROUNDS = 5;
 const ours = new Map();
 const theirs = new Map();
 const note = (map, key, value) => map.set(key, [...(map.get(key) ?? []), value]);

@@ -12,8 +12,9 @@ import { createEngine } from '../dist/src/rollout/engine.js';
 const WIDTHS = [64, 128, 256, 512, 1024];
 const BATCHES = [1, 8, 64, 256, 1024];
 const SEQUENCES = [64, 256, 1024, 4096];
-/** Runs of which the median counts, at least; more while they take under half a second in all. */
+/** Runs of which the median counts: more while they take under half a second in all, fewer past four seconds. */
 const RUNS = 5;
+const LEAST_RUNS = 2;
 /** Steps decoded in one run. */
 const STEPS = 16;
 /** Bytes of cache past which a batch is left out: memory, and time to fill it. */
@@ -26,7 +27,9 @@ function measure(device, flops, work) {
   const shares = [];
   let before = peakNow(device);
   const began = performance.now();
-  for (let run = 0; run < RUNS || (performance.now() - began < 500 && run < 50); run++) {
+  for (let run = 0; run < 50; run++) {
+    const elapsed = performance.now() - began;
+    if (run >= RUNS ? elapsed > 500 : run >= LEAST_RUNS && elapsed > 4000) break;
     const start = performance.now();
     work();
     const took = (performance.now() - start) / 1000;
