@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { writeModelFolder } from '../src/checkpoint/folder.js';
+import { openGguf, writeGguf } from '../src/checkpoint/gguf.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { elementCount, type LlamaConfig, parameterShapes } from '../src/model/config.js';
 import { freeLlama, packedLogits, packSequences } from '../src/model/llama.js';
@@ -13,6 +14,7 @@ import { exportModel } from '../src/publish/export.js';
 import { createEngine } from '../src/rollout/engine.js';
 import { generateAll } from '../src/rollout/generate.js';
 import { buildCharTokenizer } from '../src/text/char-tokenizer.js';
+import { tokenizerMetadata } from '../src/text/gguf-tokenizer.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../src/text/tokenizer.js';
 import { loadPolicy, type Policy } from '../src/train/policy.js';
 import { trainBpe } from './support/bpe.js';
@@ -241,8 +243,18 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
       const tokenizer = loadTokenizer(path);
       assert.equal(tokenizer.vocabSize, size);
       const judged = await judge.open(path, { vocabularyOnly: true });
-      compareTokens(tokenizer, judged, mixedTexts(1000, 7).map(normalize));
+      const texts = mixedTexts(1000, 7).map(normalize);
+      compareTokens(tokenizer, judged, texts);
       await judged.close();
+      // Written by us: as one that came in a Hugging Face folder would be.
+      const file = openGguf(path);
+      const ours = new Map([...file.metadata].filter(([key]) => !key.startsWith('tokenizer.')));
+      file.close();
+      for (const [key, value] of tokenizerMetadata(tokenizer, size)) ours.set(key, value);
+      writeGguf(path, ours, []);
+      const written = await judge.open(path, { vocabularyOnly: true });
+      compareTokens(tokenizer, written, texts);
+      await written.close();
     }
   });
 });

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { type Command, Option } from 'commander';
 import { type ExportOptions, exportModel, exportTypes } from '../publish/export.js';
-import { type CommonOptions, drawLive, printResult } from './terminal.js';
+import { type CommonOptions, drawLive, printResult, say } from './terminal.js';
 
 interface ExportFlags extends CommonOptions {
   readonly model: string;
@@ -33,6 +33,7 @@ function run(o: ExportFlags): void {
   // Not interrupted between tensors: Ctrl-C ends it at once, and nothing is left under the name.
   exportModel({
     ...(o as ExportOptions),
+    warn: say,
     onTensor: (name, done, total) => drawLive([`tensor ${done + 1} of ${total}  ${name}`]),
   });
   const bytes = sizeOf(o.out);

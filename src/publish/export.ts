@@ -4,7 +4,7 @@ import { basename, dirname, resolve } from 'node:path';
 import { storageError } from '../checkpoint/atomic.js';
 import { makeFolder } from '../checkpoint/files.js';
 import { checkVocabulary, writeModelFolder } from '../checkpoint/folder.js';
-import { writeGguf } from '../checkpoint/gguf.js';
+import { gguf, writeGguf } from '../checkpoint/gguf.js';
 import { type GgufType, modelMetadata, modelTensors } from '../checkpoint/gguf-model.js';
 import { openModel } from '../checkpoint/open-model.js';
 import type { FloatType } from '../checkpoint/safetensors.js';
@@ -13,6 +13,7 @@ import { refuse } from '../errors.js';
 import { elementCount } from '../model/config.js';
 import { tokenizerMetadata } from '../text/gguf-tokenizer.js';
 import { loadTokenizer } from '../text/tokenizer.js';
+import { describeBase } from './licence.js';
 
 export interface ExportOptions {
   /** Folder or GGUF file of the model. */
@@ -24,6 +25,8 @@ export interface ExportOptions {
   readonly type?: FloatType | GgufType;
   /** Name in the file's metadata; default: that of the model's folder. */
   readonly name?: string;
+  /** Told where the format's programs will do something otherwise. */
+  readonly warn?: (message: string) => void;
   /** Called before each tensor is written. */
   readonly onTensor?: (name: string, done: number, total: number) => void;
 }
@@ -80,7 +83,7 @@ interface FolderOptions extends Pick<ExportOptions, 'out' | 'onTensor'> {
 
 function exportGguf(
   stored: StoredModel,
-  { model, out, onTensor, name }: ExportOptions,
+  { model, out, onTensor, name, warn }: ExportOptions,
   type: GgufType,
 ): void {
   if (fs.existsSync(out))
@@ -89,7 +92,11 @@ function exportGguf(
   checkVocabulary(tokenizer, stored.config);
   const described = name ?? basename(resolve(model)).replace(/\.gguf$/, '');
   const metadata = modelMetadata(stored.config, { type, name: described, sampling: stored.sampling });
-  for (const [key, value] of tokenizerMetadata(tokenizer, stored.config.vocabSize)) metadata.set(key, value);
+  for (const [key, value] of tokenizerMetadata(tokenizer, stored.config.vocabSize, warn))
+    metadata.set(key, value);
+  const { licence, licenceLink } = describeBase(model);
+  if (licence !== null) metadata.set('general.license', gguf.string(licence));
+  if (licenceLink !== null) metadata.set('general.license.link', gguf.string(licenceLink));
   const tensors = modelTensors(stored, type).map((tensor, i, all) => ({
     ...tensor,
     data() {

@@ -13,6 +13,7 @@ import { elementCount, type LlamaConfig, parameterShapes } from '../model/config
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { commandLine } from '../train/option-flags.js';
 import { exportModel } from './export.js';
+import { describeBase } from './licence.js';
 import { releaseRun } from './release.js';
 
 let scratch: string;
@@ -185,6 +186,8 @@ test('a base in a GGUF file states its licence in the metadata, or none', () => 
   );
   releaseRun({ run, out: out(), licence: 'mit' });
   assert.match(card(), /mit, as the publisher states it\./);
+  exportModel({ model: out(), out: join(scratch, 'licensed.gguf'), format: 'gguf' });
+  assert.equal(describeBase(join(scratch, 'licensed.gguf')).licence, 'mit');
 });
 
 test('what the run does not hold is asked for, never invented', () => {

@@ -219,9 +219,14 @@ function sentencePieceParts(vocabulary: Vocabulary, metadata: GgufMetadata): Par
 
 /**
  * The metadata of a tokenizer for a model whose vocabulary may be padded.
+ * @param warn is told where llama.cpp gives other tokens for some texts
  * @throws RetortError `bad-model` where llama.cpp has no tokenizer that gives the same tokens, saying why
  */
-export function tokenizerMetadata(tokenizer: Tokenizer, vocabSize: number): Map<string, GgufValue> {
+export function tokenizerMetadata(
+  tokenizer: Tokenizer,
+  vocabSize: number,
+  warn: (message: string) => void = () => {},
+): Map<string, GgufValue> {
   const { json, idOf, tokenOf } = checkTokenizerJson(tokenizer.files['tokenizer.json']!, 'tokenizer.json');
   const config = checkTokenizerConfig(
     tokenizer.files['tokenizer_config.json'] ?? '{}',
@@ -249,7 +254,7 @@ export function tokenizerMetadata(tokenizer: Tokenizer, vocabSize: number): Map<
     metadata.set(key('model'), string('llama'));
     metadata.set(key('pre'), string('default'));
     metadata.set(key('scores'), gguf.f32s(sentencePieceScores(json, tokens, types)));
-    metadata.set(key('add_space_prefix'), bool(addsPrefix(json)));
+    metadata.set(key('add_space_prefix'), bool(addsPrefix(json, warn)));
   }
   const text = (token: string, id: number) =>
     types[id] === kinds.userDefined && !isByteLevel ? token.replaceAll('▁', ' ') : token;
@@ -329,7 +334,7 @@ function sentencePieceScores(
 }
 
 /** Whether a space is put before the text; throws where spaces are dealt with as llama.cpp does not. */
-function addsPrefix({ normalizer, pre_tokenizer }: TokenizerJson): boolean {
+function addsPrefix({ normalizer, pre_tokenizer }: TokenizerJson, warn: (message: string) => void): boolean {
   const inner = normalizer?.type === 'Sequence' ? (normalizer.normalizers ?? []) : [normalizer];
   const normal = (inner as TokenizerJson['normalizer'][]).filter((one) => one !== null);
   const replaces = (one: (typeof normal)[number]) =>
@@ -339,7 +344,16 @@ function addsPrefix({ normalizer, pre_tokenizer }: TokenizerJson): boolean {
     return true;
   if (pre_tokenizer === null && normal.length === 1 && replaces(normal[0]!)) return false;
   const isMetaspace = pre_tokenizer?.type === 'Metaspace' && pre_tokenizer.replacement === '▁';
-  if (isMetaspace && pre_tokenizer.split === false && normal.length === 0)
-    return pre_tokenizer.prepend_scheme !== 'never';
-  throw cannot('spaces are not replaced as SentencePiece does it');
+  if (!isMetaspace || pre_tokenizer.split !== false || normal.length > 0)
+    throw cannot('spaces are not replaced as SentencePiece does it');
+  const scheme = pre_tokenizer.prepend_scheme ?? 'always';
+  if (scheme === 'never') return false;
+  const when =
+    scheme === 'first'
+      ? 'that begin with a space, and those after special tokens,'
+      : 'that begin with a space';
+  warn(
+    `llama.cpp puts a space before texts ${when} where this tokenizer does not: they become other tokens there`,
+  );
+  return true;
 }
