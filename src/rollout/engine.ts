@@ -4,15 +4,8 @@
 // blocks. Blocks for the longest completion are set aside at admission, so that a running sequence never waits.
 import { planAttention, type Span } from '../compute/op/attention/attention.js';
 import { BLOCK } from '../compute/op/attention/layout.js';
-import { linear } from '../compute/op/linear/linear.js';
-import {
-  fillSampling,
-  readSampled,
-  type Sampled,
-  sample,
-  samplingTensor,
-} from '../compute/op/sample/sample.js';
-import { type Tensor, viewOf } from '../compute/tensor.js';
+import type { Sampled } from '../compute/op/sample/sample.js';
+import type { Tensor } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
@@ -22,6 +15,11 @@ import { createDecoder } from './decoder.js';
 import { attendCached, blockBytes, blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type FinishReason, type GenerateRequest } from './request.js';
 import { drawSteered, logprobOf, rowOf, type TokenControl, type TopLogprobs, topLogprobs } from './steer.js';
+
+/** Sequences from which on new ones wait: for so many steps, or so long where steps are slow. */
+const MANY = 16;
+const ADMISSION_STEPS = 4;
+const ADMISSION_MS = 20;
 
 export interface EngineOptions {
   /** Sequences that run at once. Default 64. */
@@ -125,6 +123,9 @@ export function createEngine(
   let running: Sequence[] = [];
   let requests = 0;
   let generatedTokens = 0;
+  /** Steps since queued requests were looked at, and when that was. */
+  let steps = 0;
+  let admitted = 0;
 
   /** @throws RetortError bad-input where the bytes do not hold one sequence */
   function blocksWithin(bytes: number | undefined): number {
@@ -143,6 +144,17 @@ export function createEngine(
   }
 
   const limitOf = (r: GenerateRequest) => Math.min(maxLength, r.promptIds.length + r.maxTokens);
+
+  /** Prompts interrupt the samples that run; where many do, new ones wait a few steps and come together. */
+  function mayAdmit(): boolean {
+    if (queue.length === 0) return false;
+    steps++;
+    const now = performance.now();
+    if (running.length >= MANY && steps < ADMISSION_STEPS && now - admitted < ADMISSION_MS) return false;
+    steps = 0;
+    admitted = now;
+    return true;
+  }
 
   /** Starts queued samples while there is room; gives the groups whose prompt must be computed now. */
   function admit(): Group[] {
@@ -222,42 +234,34 @@ export function createEngine(
     for (const block of s.table ?? s.own) cache.release(block);
   }
 
-  /** Runs the prompts of `fresh` and one token of each sequence that is ready; samples for the latter. */
-  function run(fresh: readonly Group[], ready: readonly ReadySequence[]): Sampled | null {
-    if (fresh.length === 0) {
-      const { sampled, logits } = decoder.step(ready, ready.map(samplingOf));
-      steer(logits, ready, sampled);
-      return sampled;
-    }
+  /** Computes what prompts have in front of the first sampled token. */
+  function prefill(groups: readonly Group[]): void {
     const ids: number[] = [];
     const positions: number[] = [];
     const spans: Span[] = [];
-    const add = (tokens: readonly number[], position: number, table: readonly number[]) => {
-      spans.push({ firstRow: ids.length, rows: tokens.length, position, table });
-      tokens.forEach((id, i) => {
-        ids.push(id);
-        positions.push(position + i);
+    for (const { r, shared, prefix, cached } of groups) {
+      spans.push({
+        firstRow: ids.length,
+        rows: shared - cached,
+        position: cached,
+        table: prefix as number[],
       });
-    };
-    for (const s of ready) add([s.next], s.position, s.table);
-    for (const { r, shared, prefix, cached } of fresh)
-      add(r.promptIds.slice(cached, shared), cached, prefix as number[]);
+      for (let position = cached; position < shared; position++) {
+        ids.push(r.promptIds[position]);
+        positions.push(position);
+      }
+    }
     const mark = device.mark();
     try {
       const plan = planAttention(device, spans);
       const rows = { ids: device.upload(ids, 'i32'), positions: device.upload(positions, 'i32') };
-      const hidden = forward(context, llama, rows, attendCached(llama, cache, plan));
-      if (ready.length === 0) return null;
-      // The rows that need logits are the first ones.
-      const last = viewOf(hidden, [ready.length, config.hiddenSize]);
-      const sampling = samplingTensor(device, ready.length);
-      fillSampling(device, sampling, ready.map(samplingOf));
-      const logits = linear(context, last, llama.head);
-      const sampled = readSampled(device, sample(device, logits, sampling));
-      steer(logits, ready, sampled);
-      return sampled;
+      forward(context, llama, rows, attendCached(llama, cache, plan));
     } finally {
       device.rewind(mark);
+    }
+    for (const group of groups) {
+      group.prefilled = true;
+      cache.remember(group.r.promptIds.slice(0, group.shared), group.prefix as number[]);
     }
   }
 
@@ -349,20 +353,20 @@ export function createEngine(
     },
     maxLength,
     step() {
-      const fresh = admit();
-      fork();
-      const ready = running.filter((s): s is ReadySequence => s.table !== null);
-      if (ready.length === 0 && fresh.length === 0) return { tokens: [], finished: [] };
-      const sampled = run(fresh, ready);
-      for (const group of fresh) {
-        group.prefilled = true;
-        cache.remember(group.r.promptIds.slice(0, group.shared), group.prefix as number[]);
+      if (mayAdmit()) {
+        const fresh = admit();
+        if (fresh.length > 0) prefill(fresh);
+        fork();
       }
+      const ready = running.filter((s): s is ReadySequence => s.table !== null);
+      if (ready.length === 0) return { tokens: [], finished: [] };
+      const { sampled, logits } = decoder.step(ready, ready.map(samplingOf));
+      steer(logits, ready, sampled);
       const tokens: TokenEvent[] = [];
       const finished: Completion[] = [];
       const gone = new Set<Sequence>();
       ready.forEach((s, i) => {
-        const { tokens: ids, logprobs, samplingLogprobs } = sampled as Sampled;
+        const { tokens: ids, logprobs, samplingLogprobs } = sampled;
         const { group, raw } = s;
         let completion: Completion | null;
         if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
