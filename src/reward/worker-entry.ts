@@ -1,4 +1,5 @@
 // Runs in a worker thread: loads a user's task or reward and scores what the pool sends, one at a time.
+import { writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { RetortError } from '../errors.js';
 import { importExport } from './module.js';
@@ -55,8 +56,29 @@ const explain = (e: unknown) => {
   return e instanceof Error ? `${e.name}: ${e.message}` : String(e);
 };
 
-// What a user's module prints goes to standard error: standard output may carry a result that a program reads.
-process.stdout.write = process.stderr.write.bind(process.stderr) as typeof process.stdout.write;
+// What a user's module prints goes to standard error: standard output may carry a result that a program reads. It goes
+// straight to the file, since a worker's stream is emptied by the main thread, which may end before it does so.
+const streamed = process.stderr.write.bind(process.stderr);
+const direct: typeof process.stderr.write = (
+  chunk: string | Uint8Array,
+  encoding?: BufferEncoding | ((error?: Error | null) => void),
+  done?: (error?: Error | null) => void,
+): boolean => {
+  const bytes =
+    typeof chunk === 'string' ? Buffer.from(chunk, typeof encoding === 'string' ? encoding : 'utf8') : chunk;
+  let written = 0;
+  try {
+    while (written < bytes.length) written += writeSync(2, bytes, written);
+  } catch {
+    // A pipe that is full, or closed: the stream waits for it, or tells.
+    return streamed(bytes.subarray(written), typeof encoding === 'function' ? encoding : done);
+  }
+  const told = typeof encoding === 'function' ? encoding : done;
+  if (told) process.nextTick(told);
+  return true;
+};
+process.stdout.write = direct;
+process.stderr.write = direct;
 
 try {
   const { judge, loaded } = await load(workerData as WorkerStart);
