@@ -1,5 +1,5 @@
 // How speed grows with the model, the batch and the sequence: training and decoding, with the share of the peak.
-// Usage: node bench/scaling.mjs      About five minutes. Writes results/bench/scaling.txt.
+// Usage: node bench/scaling.mjs train|decode      Some minutes. Writes results/bench/scaling-WHAT.txt.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { median, peakNow } from '../dist/src/cli/bench-measure.js';
@@ -96,6 +96,11 @@ function decode(device, dModel, batch, context) {
 }
 
 const cell = (result) => (result ? `${result.rate.toFixed(0)} (${percent(result.share)})` : '-');
+const what = process.argv[2];
+if (what !== 'train' && what !== 'decode') {
+  console.error('say what to measure: node bench/scaling.mjs train|decode');
+  process.exit(2);
+}
 const device = createDevice();
 const texts = [];
 const section = (title, header, columns, of) => {
@@ -110,21 +115,24 @@ const section = (title, header, columns, of) => {
   texts.push(`${title}\n${table([[header, ...columns.map(String)], ...rows])}`);
 };
 const cacheBytes = (dModel, batch, context) => 4 * 2 * 4 * dModel * batch * (context + 2 * MOVED);
-section('training, 4096 tokens a step, by the length of the sequences', 'sequence', SEQUENCES, (d, s) =>
-  train(device, d, s),
-);
-section('decoding from position 64 on, by the batch', 'batch', BATCHES, (d, batch) =>
-  cacheBytes(d, batch, 64) > MOST_CACHE ? undefined : decode(device, d, batch, 64),
-);
-section('decoding 16 sequences, by the position they stand at', 'position', SEQUENCES, (d, context) =>
-  decode(device, d, 16, context),
-);
+if (what === 'train')
+  section('training, 4096 tokens a step, by the length of the sequences', 'sequence', SEQUENCES, (d, s) =>
+    train(device, d, s),
+  );
+else {
+  section('decoding from position 64 on, by the batch', 'batch', BATCHES, (d, batch) =>
+    cacheBytes(d, batch, 64) > MOST_CACHE ? undefined : decode(device, d, batch, 64),
+  );
+  section('decoding 16 sequences, by the position they stand at', 'position', SEQUENCES, (d, context) =>
+    decode(device, d, 16, context),
+  );
+}
 await device.close();
 const text = [
-  `node bench/scaling.mjs: tokens/s (share of the multiply-add loop's peak); 4 layers; ${device.threads} threads, ${device.target.name} with ${device.target.lanes} lanes; ${cpus()[0].model.trim()}; node ${process.version}`,
+  `node bench/scaling.mjs ${what}: tokens/s (share of the multiply-add loop's peak); 4 layers; ${device.threads} threads, ${device.target.name} with ${device.target.lanes} lanes; ${cpus()[0].model.trim()}; node ${process.version}`,
   '',
   texts.join('\n\n'),
 ].join('\n');
 mkdirSync('results/bench', { recursive: true });
-writeFileSync('results/bench/scaling.txt', `${text}\n`);
+writeFileSync(`results/bench/scaling-${what}.txt`, `${text}\n`);
 console.log(text);
