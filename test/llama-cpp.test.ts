@@ -14,6 +14,7 @@ import { exportModel } from '../src/publish/export.js';
 import { createEngine } from '../src/rollout/engine.js';
 import { generateAll } from '../src/rollout/generate.js';
 import { buildCharTokenizer } from '../src/text/char-tokenizer.js';
+import { chatRenderer, type Message } from '../src/text/chat.js';
 import { tokenizerMetadata } from '../src/text/gguf-tokenizer.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../src/text/tokenizer.js';
 import { loadPolicy, type Policy } from '../src/train/policy.js';
@@ -221,16 +222,24 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
     assert.ok(distance('Q8_0') < 0.1, `Q8_0: ${distance('Q8_0')}`);
   });
 
-  test('vocabularies of published models, from the files of llama.cpp: tokens of 1,000 mixed texts each', async () => {
+  /** A file of llama.cpp's repository. */
+  const published = (path: string) => git('show', `FETCH_HEAD:models/${path}`);
+  const git = (...args: string[]) => {
     const repository = join(scratch, 'llama.cpp');
-    const git = (...args: string[]) =>
-      execFileSync('git', ['-C', repository, ...args], {
+    const run = (...words: string[]) =>
+      execFileSync('git', ['-C', repository, ...words], {
         maxBuffer: 2 ** 26,
         stdio: ['ignore', 'pipe', 'ignore'],
       });
-    fs.mkdirSync(repository);
-    git('init', '--quiet', '--bare');
-    git('fetch', '--quiet', bundle, 'HEAD');
+    if (!fs.existsSync(repository)) {
+      fs.mkdirSync(repository);
+      run('init', '--quiet', '--bare');
+      run('fetch', '--quiet', bundle, 'HEAD');
+    }
+    return run(...args);
+  };
+
+  test('vocabularies of published models, from the files of llama.cpp: tokens of 1,000 mixed texts each', async () => {
     for (const [name, size, normalize] of [
       ['llama-bpe', 128256, (text: string) => text],
       // </s> is an ordinary token there, and llama.cpp takes it for an end.
@@ -239,7 +248,7 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
       ['gpt-2', 50257, (text: string) => text],
     ] as const) {
       const path = join(scratch, `${name}.gguf`);
-      fs.writeFileSync(path, git('show', `FETCH_HEAD:models/ggml-vocab-${name}.gguf`));
+      fs.writeFileSync(path, published(`ggml-vocab-${name}.gguf`));
       const tokenizer = loadTokenizer(path);
       assert.equal(tokenizer.vocabSize, size);
       const judged = await judge.open(path, { vocabularyOnly: true });
@@ -256,6 +265,60 @@ describe('llama.cpp', { skip: noLlamaCpp }, () => {
       compareTokens(tokenizer, written, texts);
       await written.close();
     }
+  });
+
+  test('chat templates of published models are rendered as by llama.cpp', () => {
+    const add = {
+      name: 'add',
+      description: 'adds "two" numbers',
+      parameters: { type: 'object', properties: { a: { type: 'number' }, b: { type: 'number' } } },
+    };
+    const tools = [{ type: 'function', function: add }];
+    const call = { id: 'c1', type: 'function', function: { name: 'add', arguments: { a: 1, b: 2 } } };
+    const conversations: Message[][] = [
+      [{ role: 'user', content: 'Hello <b> "x" é 世界\n' }],
+      [
+        { role: 'system', content: 'Be brief.' },
+        { role: 'user', content: 'Hi' },
+        { role: 'assistant', content: '<think>\nhm\n</think>\n\nHello.' },
+        { role: 'user', content: 'Again' },
+      ],
+      [
+        { role: 'user', content: '1+2?' },
+        { role: 'assistant', content: '', tool_calls: [call] },
+        { role: 'tool', name: 'add', tool_call_id: 'c1', content: '3' },
+      ],
+    ];
+    const variables = [{}, { tools }, { enable_thinking: false }, { enable_thinking: true, tools }];
+    const tokens = { bos_token: '<s>', eos_token: '</s>' };
+    const rendered = new Map<string, Set<string>>();
+    for (const name of [
+      ...['3.1-8B', '3.2-3B', '3.3-70B'].map((size) => `meta-llama-Llama-${size}-Instruct`),
+      ...['Qwen2.5-7B-Instruct', 'Qwen3-0.6B', 'QwQ-32B'].map((model) => `Qwen-${model}`),
+      ...['Llama-8B', 'Qwen-32B'].map((model) => `deepseek-ai-DeepSeek-R1-Distill-${model}`),
+    ]) {
+      const template = published(`templates/${name}.jinja`).toString();
+      const render = chatRenderer(
+        createTokenizer({ ...sentencePieceLike(), 'chat_template.jinja': template }, { source: name }),
+      );
+      const texts = new Set<string>();
+      for (const messages of conversations)
+        for (const more of variables)
+          for (const add_generation_prompt of [true, false]) {
+            const given = { date_string: '26 Jul 2024', ...more };
+            const text = render(messages, add_generation_prompt, given);
+            assert.equal(
+              text,
+              judge.render(template, { messages, add_generation_prompt, ...given, ...tokens }),
+            );
+            texts.add(text);
+          }
+      rendered.set(name, texts);
+    }
+    // The variables reach the template: without thinking Qwen3's prompt ends with thoughts that are empty.
+    const qwen3 = [...rendered.get('Qwen-Qwen3-0.6B')!];
+    assert.ok(qwen3.some((text) => text.endsWith('<think>\n\n</think>\n\n')));
+    assert.ok(qwen3.some((text) => text.includes('adds \\"two\\" numbers')));
   });
 });
 

@@ -40,6 +40,9 @@ interface Model {
   dispose(): Promise<void>;
 }
 interface Library {
+  readonly _bindings: {
+    readonly AddonJinjaRenderer: new (template: string) => { render(variables: object): string };
+  };
   loadModel(options: object): Promise<Model>;
   dispose(): Promise<void>;
 }
@@ -47,6 +50,8 @@ interface Library {
 export interface Judge {
   /** @param options.vocabularyOnly for a file without tensors: only `tokenize` works then */
   open(path: string, options?: { vocabularyOnly?: boolean }): Promise<JudgedModel>;
+  /** A chat template rendered by llama.cpp's own engine. */
+  render(template: string, variables: object): string;
   close(): Promise<void>;
 }
 
@@ -96,6 +101,7 @@ export async function openJudge(): Promise<Judge> {
         close: () => model.dispose(),
       };
     },
+    render: (template, variables) => new library._bindings.AddonJinjaRenderer(template).render(variables),
     close: () => library.dispose(),
   };
 }
