@@ -31,13 +31,13 @@ export interface SamplingDefaults {
 
 const generationSchema = z.looseObject({
   do_sample: z.boolean().nullish(),
-  temperature: z.number().min(0).nullish(),
+  temperature: z.number().min(0).max(100).nullish(),
   top_k: z.number().int().min(0).nullish(),
-  top_p: z.number().min(0).max(1).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
   min_p: z.number().min(0).max(1).nullish(),
 });
 
-/** Reads the text of a generation_config.json. @throws RetortError `bad-model` naming `path` and the field */
+/** Reads the text of a generation_config.json; penalties are not among the defaults. @throws RetortError `bad-model` naming `path` and the field */
 export function parseSampling(text: string, path: string): SamplingDefaults {
   const json = parseJson(text, path, generationSchema, 'bad-model');
   const given = {
