@@ -38,7 +38,7 @@ for (const threads of [1, 2]) {
   };
   one();
   const each = time(LAUNCHES, one);
-  const recording = device.record(threads, 1, () => {
+  const recording = device.record(threads, () => {
     for (let i = 0; i < 100; i++) device.launch(kernel, threads, [y], []);
   });
   const replay = () => {

@@ -2,8 +2,8 @@
 // Usage: node bench/scaling.mjs train|decode      Some minutes. Writes results/bench/scaling-WHAT.txt.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { median, peakNow } from '../dist/src/cli/bench-measure.js';
-import { benchConfig, trainFlops, withTraining } from '../dist/src/cli/bench-models.js';
+import { measure } from '../dist/src/cli/bench-measure.js';
+import { benchConfig, benchTokenizer, trainFlops, withTraining } from '../dist/src/cli/bench-models.js';
 import { percent, table } from '../dist/src/cli/terminal.js';
 import { createDevice } from '../dist/src/compute/device/device.js';
 import { createLlama, freeLlama, initLlama } from '../dist/src/model/llama.js';
@@ -12,45 +12,23 @@ import { createEngine } from '../dist/src/rollout/engine.js';
 const WIDTHS = [64, 128, 256, 512, 1024];
 const BATCHES = [1, 8, 64, 256, 1024];
 const SEQUENCES = [64, 256, 1024, 4096];
-/** Runs of which the median counts: more while they take under half a second in all, fewer past four seconds. */
+/** Runs of which the median counts. */
 const RUNS = 5;
-const LEAST_RUNS = 2;
 /** Steps decoded in one run. */
 const STEPS = 8;
-/** Positions that a measurement moves on by: the first run warms up. */
-const MOVED = STEPS * (RUNS + 1);
+/** Positions that a measurement moves on by: two runs warm up. */
+const MOVED = STEPS * (RUNS + 2);
 /** Bytes of cache past which a batch is left out: memory, and time to fill it. */
 const MOST_CACHE = 4 * 2 ** 30;
-
-/** The median of seconds and of the share of the peak, measured before and after each run. */
-function measure(device, flops, work, mostRuns = 50) {
-  work();
-  const seconds = [];
-  const shares = [];
-  let before = peakNow(device);
-  const began = performance.now();
-  for (let run = 0; run < mostRuns; run++) {
-    const elapsed = performance.now() - began;
-    if (run >= RUNS ? elapsed > 500 : run >= LEAST_RUNS && elapsed > 4000) break;
-    const start = performance.now();
-    work();
-    const took = (performance.now() - start) / 1000;
-    const after = peakNow(device);
-    seconds.push(took);
-    shares.push(flops / took / ((before + after) / 2));
-    before = after;
-  }
-  return { seconds: median(seconds), share: median(shares) };
-}
 
 function train(device, dModel, sequence) {
   const batch = Math.max(1, 4096 / sequence);
   const tokens = batch * sequence;
   const flops = tokens * trainFlops(benchConfig(dModel, sequence), sequence);
-  const { seconds, share } = withTraining(device, dModel, { batch, sequence }, (step) =>
-    measure(device, flops, step),
+  const { seconds, shareOfPeak } = withTraining(device, dModel, { batch, sequence }, (step) =>
+    measure(device, RUNS, flops, step),
   );
-  return { rate: tokens / seconds, share };
+  return { rate: tokens / seconds, shareOfPeak };
 }
 
 /** Decodes some tokens from position `context` on of `batch` sequences. */
@@ -58,18 +36,11 @@ function decode(device, dModel, batch, context) {
   const config = benchConfig(dModel, context + 2 * MOVED);
   const llama = createLlama(device, config, { trainable: false });
   initLlama(llama, 0);
-  const tokenizer = {
-    vocabSize: config.vocabSize,
-    bosTokenId: null,
-    eosTokenIds: [],
-    encode: () => [],
-    decode: () => '',
-    stream: () => ({ push: () => '', end: () => '' }),
-    files: {},
-    chatTemplate: null,
-  };
   const longest = context + 2 * MOVED;
-  const engine = createEngine({ llama, tokenizer }, { maxSequences: batch, maxLength: longest });
+  const engine = createEngine(
+    { llama, tokenizer: benchTokenizer },
+    { maxSequences: batch, maxLength: longest },
+  );
   try {
     const promptIds = Array.from({ length: context }, (_, i) => (i * 7) % config.vocabSize);
     // The prompt is computed once and shared; each sequence reads it for itself all the same.
@@ -80,22 +51,17 @@ function decode(device, dModel, batch, context) {
       batch *
       STEPS *
       (trainFlops(config, 0) / 3 + 4 * config.numHiddenLayers * dModel * (context + MOVED / 2));
-    const { seconds, share } = measure(
-      device,
-      flops,
-      () => {
-        for (let i = 0; i < STEPS; i++) engine.step();
-      },
-      RUNS,
-    );
-    return { rate: (batch * STEPS) / seconds, share };
+    const { seconds, shareOfPeak } = measure(device, RUNS, flops, () => {
+      for (let i = 0; i < STEPS; i++) engine.step();
+    });
+    return { rate: (batch * STEPS) / seconds, shareOfPeak };
   } finally {
     engine.close();
     freeLlama(llama);
   }
 }
 
-const cell = (result) => (result ? `${result.rate.toFixed(0)} (${percent(result.share)})` : '-');
+const cell = (result) => (result ? `${result.rate.toFixed(0)} (${percent(result.shareOfPeak)})` : '-');
 const what = process.argv[2];
 if (what !== 'train' && what !== 'decode') {
   console.error('say what to measure: node bench/scaling.mjs train|decode');

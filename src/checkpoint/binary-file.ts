@@ -1,6 +1,6 @@
 // A binary file open for reading by position, every failure of the system an error that names the file.
 import fs from 'node:fs';
-import { RetortError } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import { fileProblem } from './files.js';
 
 export interface BinaryFile {
@@ -56,4 +56,23 @@ export function openBinaryFile(path: string, remedy: string): BinaryFile {
     },
     close: () => fs.closeSync(fd),
   };
+}
+
+/** @throws RetortError `bad-model` where the file has no such tensor */
+export function tensorNamed<T>(tensors: ReadonlyMap<string, T>, name: string, path: string): T {
+  const tensor = tensors.get(name);
+  if (tensor === undefined)
+    throw refuse('bad-model', `tensor to read from ${path}`, name, 'the file has no tensor of this name');
+  return tensor;
+}
+
+/** @throws RetortError `bad-model` where memory and tensor do not have as many elements */
+export function checkLength(into: ArrayLike<number>, count: number, name: string, path: string): void {
+  if (into.length !== count)
+    throw refuse(
+      'bad-model',
+      `memory for tensor ${name} of ${path}`,
+      into.length,
+      `it has ${count} elements`,
+    );
 }

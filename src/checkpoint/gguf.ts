@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { refuse } from '../errors.js';
 import { storageError, writeAll } from './atomic.js';
-import { openBinaryFile } from './binary-file.js';
+import { checkLength, openBinaryFile, tensorNamed } from './binary-file.js';
 import { dequantizers, quantizers } from './gguf-blocks.js';
 import {
   blockTypes,
@@ -48,23 +48,10 @@ export function openGguf(path: string): GgufFile {
       metadata,
       tensors,
       read(name, into) {
-        const tensor = tensors.get(name);
-        if (!tensor)
-          throw refuse(
-            'bad-model',
-            `tensor to read from ${path}`,
-            name,
-            'the file has no tensor of this name',
-          );
+        const tensor = tensorNamed(tensors, name, path);
         const { type, begin, end } = tensor;
         const count = ((end - begin) / type.bytes) * type.elements;
-        if (into.length !== count)
-          throw refuse(
-            'bad-model',
-            `memory for tensor ${name} of ${path}`,
-            into.length,
-            `it has ${count} elements`,
-          );
+        checkLength(into, count, name, path);
         if (!readableTypes.includes(type.name))
           throw refuse(
             'bad-model',

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { RetortError, refuse } from '../errors.js';
 import { storageError, writeAll } from './atomic.js';
-import { type BinaryFile, openBinaryFile } from './binary-file.js';
+import { type BinaryFile, checkLength, openBinaryFile, tensorNamed } from './binary-file.js';
 import { narrow, widen } from './half.js';
 import { elementBytes, MAX_HEADER, parseHeader, type TensorEntry } from './safetensors-header.js';
 
@@ -51,14 +51,7 @@ export function openSafetensors(path: string): SafetensorsFile {
       path,
       ...header,
       read(name, into) {
-        const entry = header.tensors.get(name);
-        if (entry === undefined)
-          throw refuse(
-            'bad-model',
-            `tensor to read from ${path}`,
-            name,
-            'the file has no tensor of this name',
-          );
+        const entry = tensorNamed(header.tensors, name, path);
         checkTarget(entry, into, path);
         readTensor(file, dataStart + entry.begin, entry.dtype, into);
       },
@@ -99,13 +92,7 @@ function readHeader(file: BinaryFile) {
 function checkTarget(entry: TensorEntry, into: TensorData, path: string): void {
   const { name, dtype } = entry;
   const count = (entry.end - entry.begin) / elementBytes[dtype]!;
-  if (into.length !== count)
-    throw refuse(
-      'bad-model',
-      `memory for tensor ${name} of ${path}`,
-      into.length,
-      `it has ${count} elements`,
-    );
+  checkLength(into, count, name, path);
   const fits =
     into instanceof Float32Array
       ? dtype === 'F32' || dtype === 'F16' || dtype === 'BF16' || dtype === 'I32'

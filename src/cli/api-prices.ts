@@ -1,6 +1,7 @@
-// What others ask for a million tokens, in US dollars, as their pages said on one day; to see what a cost means.
+// What others ask for a million tokens, in US dollars, to see what a cost means: from copies of their pages, and readings of
+// them, that were looked up on one day. A copy may be older than that day.
 
-/** The day on which the pages were read. */
+/** The day on which the copies were read. */
 export const READ_ON = '2026-11-24';
 
 export interface ApiPrice {

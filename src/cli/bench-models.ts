@@ -5,6 +5,7 @@ import type { LlamaConfig } from '../model/config.js';
 import { parameterCount } from '../model/config.js';
 import { createLlama, freeLlama, initLlama, packedLogprobs, packSequences } from '../model/llama.js';
 import { createEngine } from '../rollout/engine.js';
+import type { Tokenizer } from '../text/tokenizer.js';
 import { createOptimizer } from '../train/optimizer.js';
 
 const VOCABULARY = 64;
@@ -29,6 +30,18 @@ export function benchConfig(dModel: number, context: number): LlamaConfig {
     eosTokenIds: [],
   };
 }
+
+/** Ids without texts, of which none ends a sequence. */
+export const benchTokenizer: Tokenizer = {
+  vocabSize: VOCABULARY,
+  bosTokenId: null,
+  eosTokenIds: [],
+  encode: () => [],
+  decode: () => '',
+  stream: () => ({ push: () => '', end: () => '' }),
+  files: {},
+  chatTemplate: null,
+};
 
 /** Parameters that take part in a product for each token: all but the input embedding. */
 function working(config: LlamaConfig): number {
@@ -93,17 +106,7 @@ export function withDecoding<T>(
 ): T {
   const llama = createLlama(device, benchConfig(dModel, tokens + 1), { trainable: false });
   initLlama(llama, 0);
-  const tokenizer = {
-    vocabSize: VOCABULARY,
-    bosTokenId: null,
-    eosTokenIds: [],
-    encode: () => [],
-    decode: () => '',
-    stream: () => ({ push: () => '', end: () => '' }),
-    files: {},
-    chatTemplate: null,
-  };
-  const engine = createEngine({ llama, tokenizer }, { maxSequences: batch });
+  const engine = createEngine({ llama, tokenizer: benchTokenizer }, { maxSequences: batch });
   let seed = 0;
   const round = () => {
     for (let problem = 0; problem < batch; problem++) {

@@ -110,7 +110,7 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
         if (recording) {
           fill(recording.result, rows, how);
         } else {
-          recording = device.record(rows.length, 1, () => launch(rows, how, longest));
+          recording = device.record(rows.length, () => launch(rows, how, longest));
           if (recordings.size >= MOST_RECORDINGS) recordings.clear();
           recordings.set(key, recording);
         }

@@ -9,17 +9,10 @@ import type { ServedModel } from './model.js';
 import type { Prompt } from './prompt.js';
 
 /** What is asked of a model, whatever the protocol it came by. */
-export interface Ask {
+export interface Ask extends Pick<WorkOrder, 'lane' | 'n' | 'maxTokens' | 'stop' | 'seed' | 'topLogprobs'> {
   readonly model: ServedModel;
-  readonly lane: string;
   readonly prompts: readonly Prompt[];
-  /** Samples of each prompt. */
-  readonly n: number;
-  readonly maxTokens: number;
-  readonly stop: readonly string[];
-  readonly seed: number;
   readonly sampling: Pick<WorkOrder, 'temperature' | 'topK' | 'topP' | 'minP'>;
-  readonly topLogprobs: number | null;
   /** What guides the samples; whether the prompt has opened the reasoning is added for each prompt. */
   readonly control: Omit<ControlSpec, 'thinking'>;
   readonly tools: ReadonlySet<string>;

@@ -3,6 +3,7 @@
 import { refuse } from '../errors.js';
 import { byteCharacters, byteLevelCharacters } from './byte-level.js';
 import { createTokenizer, type Tokenizer } from './tokenizer.js';
+import { plainBpe } from './tokenizer-json.js';
 
 /** Tags that the tasks and templates use; each is one token, and ordinary text (not skipped in decoding). */
 export const tagTokens: readonly string[] = ['<think>', '</think>', '<answer>', '</answer>'];
@@ -60,13 +61,7 @@ export function buildCharTokenizer(options: {
     post_processor: null,
     decoder: byteLevel,
     model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
+      ...plainBpe,
       ignore_merges: false,
       vocab: Object.fromEntries(bytes.map((character, id) => [character, id])),
       merges: [],

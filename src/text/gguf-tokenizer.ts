@@ -13,6 +13,7 @@ import {
   checkTokenizerConfig,
   checkTokenizerJson,
   hasComponent,
+  plainBpe,
   type TokenizerJson,
 } from './tokenizer-json.js';
 
@@ -132,16 +133,6 @@ function beginning(token: string | null, id: number | null, path: string) {
   };
 }
 
-const bpe = {
-  type: 'BPE',
-  dropout: null,
-  unk_token: null,
-  continuing_subword_prefix: null,
-  end_of_word_suffix: null,
-  fuse_unk: false,
-  byte_fallback: false,
-};
-
 function byteLevelParts(vocabulary: Vocabulary, metadata: GgufMetadata): Parts {
   const meta = metadataReader(metadata, vocabulary.path);
   const name = meta.string(key('pre'));
@@ -162,7 +153,7 @@ function byteLevelParts(vocabulary: Vocabulary, metadata: GgufMetadata): Parts {
     preTokenizer: pre.preTokenizer,
     decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: {
-      ...bpe,
+      ...plainBpe,
       ignore_merges: pre.ignoreMerges,
       vocab: Object.fromEntries(ordinary(vocabulary)),
       merges,
@@ -206,7 +197,7 @@ function sentencePieceParts(vocabulary: Vocabulary, metadata: GgufMetadata): Par
       ],
     },
     model: {
-      ...bpe,
+      ...plainBpe,
       unk_token: unknown ?? null,
       fuse_unk: true,
       byte_fallback: true,

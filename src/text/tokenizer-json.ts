@@ -10,6 +10,17 @@ const MAX_ID = 2 ** 22;
 const tokenId = z.number().int().min(0).max(MAX_ID);
 const pattern = z.union([z.looseObject({ String: z.string() }), z.looseObject({ Regex: z.string() })]);
 
+/** The model of a byte-pair tokenizer.json, but for its vocabulary and merges. */
+export const plainBpe = {
+  type: 'BPE',
+  dropout: null,
+  unk_token: null,
+  continuing_subword_prefix: null,
+  end_of_word_suffix: null,
+  fuse_unk: false,
+  byte_fallback: false,
+};
+
 interface Component {
   type: string;
   [field: string]: unknown;

@@ -268,12 +268,11 @@ export class Device {
    * of the rows from the first launch to the last, so that what it wrote stays in its own caches. For launches whose rows
    * depend on the same rows alone, with as many items, or as many times as many. Memory of the step arena that `body`
    * takes is not used twice; a replay needs the arena to stand where it stood before.
-   * @param grain fewest rows worth a thread of their own
    * @throws RetortError bad-kernel for a launch whose items are not a multiple of the rows
    */
-  record<T>(rows: number, grain: number, body: () => T): Recording<T> {
+  record<T>(rows: number, body: () => T): Recording<T> {
     if (this.#chain) throw new RetortError('bad-kernel', 'a recording within a recording');
-    const parts = Math.max(1, Math.min(this.threads, Math.floor(rows / grain)));
+    const parts = Math.max(1, Math.min(this.threads, rows));
     const lists: Int32Array[][] = [];
     this.#chain = { rows, parts, lists };
     try {

@@ -51,7 +51,7 @@ const read = (device: Device, [byteOffset, size]: number[]) =>
 
 /** Records and runs. */
 function rowwise<T>(device: Device, rows: number, body: () => T): T {
-  const recording = device.record(rows, 1, body);
+  const recording = device.record(rows, body);
   device.replay(recording);
   return recording.result;
 }
@@ -140,7 +140,7 @@ test('a recording runs again with what its buffers hold then', async () => {
   for (const target of targets) {
     const device = createDevice({ target, threads: 2 });
     const x = device.tensor('other', [8]);
-    const recording = device.record(8, 1, () => {
+    const recording = device.record(8, () => {
       const y = device.temporary([8]);
       device.launch(device.kernel('step', step), 8, [x, y], [2]);
       return y;

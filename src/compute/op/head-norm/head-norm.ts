@@ -2,15 +2,22 @@
 // Report" (2025), section 2; eq. 4 of Zhang and Sennrich (2019), see ../rmsnorm.
 import { refuse } from '../../../errors.js';
 import type { Context, Parameter } from '../../autograd.js';
-import { buildKernel } from '../../kernel/builder.js';
+import { type Bound, type Builder, buildKernel, type I32 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import { COLUMN_CHUNK, columnChunks } from '../columns.js';
+import { inputGradient, reciprocalRoot } from '../rmsnorm/stretch.js';
 
 const ROW_GRAIN = 32;
 
 /** Which elements of a row: `heads` heads of n from `first` on, in rows of `width`. */
 const part = { width: 'i32', first: 'i32', heads: 'i32', n: 'i32' } as const;
+
+/** Calls body for each head of a row: where it starts, and its number among all heads. */
+function eachHead(b: Builder, p: Bound<typeof part>, row: I32, body: (start: I32, index: I32) => void): void {
+  const rowStart = b.add(b.mul(row, p.width), p.first);
+  b.loop(0, p.heads, 1, (head) => body(b.add(rowStart, b.mul(head, p.n)), b.add(b.mul(row, p.heads), head)));
+}
 
 /** x = x / sqrt(mean(x^2) + eps) * w for each head; keeps the reciprocal root, and x itself where asked to. */
 function headNormKernel(target: TargetInfo): Kernel {
@@ -20,17 +27,8 @@ function headNormKernel(target: TargetInfo): Kernel {
     { x: 'f32*', w: 'f32*', kept: 'f32*', scale: 'f32*', ...part, eps: 'f32', keep: 'i32' },
     (b, p) => {
       b.items((row) => {
-        const rowStart = b.add(b.mul(row, p.width), p.first);
-        b.loop(0, p.heads, 1, (head) => {
-          const start = b.add(rowStart, b.mul(head, p.n));
-          const index = b.add(b.mul(row, p.heads), head);
-          const sum = b.variable(b.zero());
-          b.vectors(p.n, (i, count) => {
-            const x = b.loadVec(p.x, b.add(start, i), count);
-            sum.set(b.mulAdd(x, x, sum.get()));
-          });
-          const mean = b.div(b.hsum(sum.get()), b.toFloat(p.n));
-          const scale = b.div(1, b.sqrt(b.add(mean, p.eps)));
+        eachHead(b, p, row, (start, index) => {
+          const scale = reciprocalRoot(b, p.x, start, p.n, p.eps);
           b.store(p.scale, index, scale);
           const wide = b.splat(scale);
           const write = (keep: boolean) =>
@@ -58,26 +56,11 @@ function inputGradientKernel(target: TargetInfo): Kernel {
     { kept: 'f32*', w: 'f32*', scale: 'f32*', dy: 'f32*', ...part },
     (b, p) => {
       b.items((row) => {
-        const rowStart = b.add(b.mul(row, p.width), p.first);
-        b.loop(0, p.heads, 1, (head) => {
-          const start = b.add(rowStart, b.mul(head, p.n));
-          const index = b.add(b.mul(row, p.heads), head);
-          const from = b.mul(index, p.n);
-          const dot = b.variable(b.zero());
-          b.vectors(p.n, (i, count) => {
-            const wdy = b.mul(b.loadVec(p.w, i, count), b.loadVec(p.dy, b.add(start, i), count));
-            dot.set(b.mulAdd(wdy, b.loadVec(p.kept, b.add(from, i), count), dot.get()));
-          });
-          const scale = b.load(p.scale, index);
-          const mean = b.div(b.hsum(dot.get()), b.toFloat(p.n));
-          const pull = b.splat(b.mul(b.mul(scale, scale), mean));
-          const wide = b.splat(scale);
-          b.vectors(p.n, (i, count) => {
-            const at = b.add(start, i);
-            const wdy = b.mul(b.loadVec(p.w, i, count), b.loadVec(p.dy, at, count));
-            const x = b.loadVec(p.kept, b.add(from, i), count);
-            b.store(p.dy, at, b.mul(wide, b.sub(wdy, b.mul(x, pull))), count);
-          });
+        eachHead(b, p, row, (start, index) => {
+          const stretch = { ...p, x: p.kept, xStart: b.mul(index, p.n), dyStart: start };
+          inputGradient(b, stretch, b.load(p.scale, index), (dx, i, count) =>
+            b.store(p.dy, b.add(start, i), dx, count),
+          );
         });
       });
     },
@@ -94,12 +77,10 @@ function weightGradientKernel(target: TargetInfo): Kernel {
       columnChunks(b, p.n, (column, count) => {
         const sum = b.variable(b.loadVec(p.dw, column, count));
         b.loop(0, p.rows, 1, (row) => {
-          const rowStart = b.add(b.mul(row, p.width), p.first);
-          b.loop(0, p.heads, 1, (head) => {
-            const index = b.add(b.mul(row, p.heads), head);
+          eachHead(b, p, row, (start, index) => {
             const kept = b.loadVec(p.kept, b.add(b.mul(index, p.n), column), count);
             const x = b.mul(kept, b.splat(b.load(p.scale, index)));
-            const dy = b.loadVec(p.dy, b.add(b.add(rowStart, b.mul(head, p.n)), column), count);
+            const dy = b.loadVec(p.dy, b.add(start, column), count);
             sum.set(b.mulAdd(x, dy, sum.get()));
           });
         });

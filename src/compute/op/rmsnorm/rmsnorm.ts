@@ -5,6 +5,7 @@ import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import { COLUMN_CHUNK, columnChunks } from '../columns.js';
+import { inputGradient, reciprocalRoot } from './stretch.js';
 
 const ROW_GRAIN = 32;
 
@@ -17,13 +18,7 @@ function rmsnormKernel(target: TargetInfo): Kernel {
     (b, p) => {
       b.items((row) => {
         const start = b.mul(row, p.n);
-        const sum = b.variable(b.zero());
-        b.vectors(p.n, (i, count) => {
-          const x = b.loadVec(p.x, b.add(start, i), count);
-          sum.set(b.mulAdd(x, x, sum.get()));
-        });
-        const mean = b.div(b.hsum(sum.get()), b.toFloat(p.n));
-        const scale = b.div(1, b.sqrt(b.add(mean, p.eps)));
+        const scale = reciprocalRoot(b, p.x, start, p.n, p.eps);
         b.store(p.scale, row, scale);
         const wide = b.splat(scale);
         b.vectors(p.n, (i, count) => {
@@ -44,22 +39,11 @@ function inputGradientKernel(target: TargetInfo): Kernel {
     (b, p) => {
       b.items((row) => {
         const start = b.mul(row, p.n);
-        const dot = b.variable(b.zero());
-        b.vectors(p.n, (i, count) => {
-          const at = b.add(start, i);
-          const wdy = b.mul(b.loadVec(p.w, i, count), b.loadVec(p.dy, at, count));
-          dot.set(b.mulAdd(wdy, b.loadVec(p.x, at, count), dot.get()));
-        });
+        const stretch = { ...p, xStart: start, dyStart: start };
         const scale = b.load(p.scale, row);
-        const mean = b.div(b.hsum(dot.get()), b.toFloat(p.n));
-        const pull = b.splat(b.mul(b.mul(scale, scale), mean));
-        const wide = b.splat(scale);
         const write = (add: boolean) =>
-          b.vectors(p.n, (i, count) => {
+          inputGradient(b, stretch, scale, (d, i, count) => {
             const at = b.add(start, i);
-            const wdy = b.mul(b.loadVec(p.w, i, count), b.loadVec(p.dy, at, count));
-            const inner = b.sub(wdy, b.mul(b.loadVec(p.x, at, count), pull));
-            const d = b.mul(wide, inner);
             b.store(p.dx, at, add ? b.add(b.loadVec(p.dx, at, count), d) : d, count);
           });
         b.if(
