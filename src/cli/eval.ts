@@ -111,14 +111,15 @@ async function run(o: EvalFlags): Promise<void> {
       temperature,
       pass1: e.pass1.value,
       ci95: e.pass1.interval,
-      passAtK: byK(e.passAtK),
-      majAtK: byK(e.majAtK),
+      passAtK: byName(e.passAtK),
+      majAtK: byName(e.majAtK),
       meanReward: e.meanReward,
       meanLength: e.meanLength,
       truncated: e.truncated,
       failed: e.failed,
       tokens: e.tokens,
       measures: e.measures,
+      byKind: byName(e.byKind),
     };
     printResult(o, result, () => {
       const rows = [...e.passAtK].map(([k, pass]) => {
@@ -136,6 +137,8 @@ async function run(o: EvalFlags): Promise<void> {
       ];
       const measures = Object.entries(e.measures).map(([name, value]) => `${name} ${value.toFixed(3)}`);
       if (measures.length > 0) lines.push(`means: ${measures.join(', ')}`);
+      for (const [kind, { value, interval }] of e.byKind)
+        lines.push(`${kind}: ${percentWithInterval(value, interval)}`);
       return lines.join('\n');
     });
   } finally {
@@ -177,8 +180,8 @@ function writeCompletions(path: string, { completions }: Evaluation): void {
   writeFileAtomically(path, lines.map((line) => `${line}\n`).join(''));
 }
 
-function byK(
-  estimates: ReadonlyMap<number, Estimate>,
+function byName(
+  estimates: ReadonlyMap<number | string, Estimate>,
 ): Record<string, { value: number; ci95: readonly [number, number] }> {
   return Object.fromEntries([...estimates].map(([k, { value, interval }]) => [k, { value, ci95: interval }]));
 }

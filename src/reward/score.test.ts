@@ -253,6 +253,29 @@ test('a task from a module: prompts here, scores in a worker, options to its fac
   }
 });
 
+test('a mix with a task from a module: that one is scored in its worker, the other here', async () => {
+  const tasks = ['multiply', { task: `${join(folder, 'parity.mjs')}#parity`, options: { max: 99 } }];
+  const task = await loadTask('mix', { tasks });
+  const scorer = await openScorer({ task, timeLimitSeconds: 1 });
+  try {
+    const scored = await scorer.scoreAll([
+      { problem: { task: 'parity', problem: { n: 41 } }, completion: 'odd' },
+      { problem: { task: 'parity', problem: { n: 41 } }, completion: 'loop' },
+      { problem: { task: 'multiply', problem: { a: 2, b: 3 } }, completion: '<answer>6</answer>' },
+    ]);
+    assert.deepEqual(
+      scored.map(({ correct, failed }) => [correct, failed]),
+      [
+        [true, []],
+        [false, ['mix']],
+        [true, []],
+      ],
+    );
+  } finally {
+    await scorer.close();
+  }
+});
+
 test('modules that are missing, broken, TypeScript or without the export are refused', async () => {
   const refusal = (part: RegExp) => (e: unknown) =>
     e instanceof RetortError && e.code === 'bad-input' && part.test(e.message);

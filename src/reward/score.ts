@@ -90,10 +90,21 @@ export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
       pool.score({ problem, completion, context: contextOf(item) });
   };
 
+  /** Each member of a mix is judged where it lives. */
+  const judgeOfTask = async (): Promise<Judge<P>> => {
+    const { members, memberOf } = task;
+    if (!members || !memberOf) return judgeOf('task', task);
+    const own = new Map<Task, Judge<P>>();
+    for (const member of members) own.set(member, await judgeOf('task', member as Task<P>));
+    return (item) => {
+      const { problem } = item.problem as { problem: P };
+      return (own.get(memberOf(item.problem)) as Judge<P>)({ ...item, problem });
+    };
+  };
   let judgeTask: Judge<P>;
   let judges: (readonly [Reward<P>, Judge<P>])[];
   try {
-    judgeTask = await judgeOf('task', task);
+    judgeTask = await judgeOfTask();
     judges = await Promise.all(rewards.map(async (r) => [r, await judgeOf('reward', r)] as const));
     const known = [...Object.keys(task.rewardWeights ?? {}), ...rewards.map((r) => r.name)];
     const others = Object.keys(o.rewardWeights ?? {}).filter((name) => !known.includes(name));

@@ -1,13 +1,13 @@
 // Chain sum: add and take away a few numbers, for instance 12+7-3=?
 import { z } from 'zod';
 import { refuse } from '../errors.js';
-import { thinkAnswer } from '../reward/answer.js';
 import { numberKey, numberScore } from '../reward/number.js';
 import { defineTask } from './define.js';
 import type { TaskKind } from './kind.js';
-import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
+import { readOptions, readProblem } from './options.js';
 import { randomFor } from './random.js';
 import type { Task } from './task.js';
+import { alphabetFor, noiseOption, templateFor, traceOptions, wordingOption, writeTrace } from './wording.js';
 
 /** Signed whole numbers to add up; the first is not negative. */
 export interface ChainSumProblem {
@@ -20,6 +20,7 @@ const optionSchema = z.object({
   maxNumber: z.int().min(1).max(1_000_000).default(50).describe('terms are from 1 to this'),
   wording: wordingOption,
   noise: noiseOption('step'),
+  ...traceOptions,
 });
 
 export type ChainSumOptions = z.input<typeof optionSchema>;
@@ -71,10 +72,11 @@ export function chainSum(options: ChainSumOptions = {}): Task<ChainSumProblem> {
         steps.push(`${sum}${signed(term)}=${result}`);
         sum = result;
       }
-      return thinkAnswer(steps.join(';'), String(sum));
+      return writeTrace(steps.join(';'), String(sum), o, random);
     },
-    alphabet: o.wording === 'words' ? undefined : '0123456789+-=?;',
-    template: templateFor(o.wording),
+    kind: ({ terms }) => `${terms.length} terms`,
+    alphabet: alphabetFor(o, '0123456789+-=?;'),
+    template: templateFor(o),
   });
 }
 

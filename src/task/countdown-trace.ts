@@ -1,5 +1,4 @@
 // Worked traces for countdown: searches by novices and experts, with dead ends; what a base model learns to search from.
-import { thinkAnswer } from '../reward/answer.js';
 import type { CountdownProblem } from './countdown-steps.js';
 import {
   distinctSteps,
@@ -11,6 +10,7 @@ import {
   stepText,
 } from './countdown-steps.js';
 import type { Random } from './random.js';
+import { writeTrace } from './wording.js';
 
 /**
  * How a search goes. A novice steps at random, forgets what it tried and soon gives up; an expert looks for the last
@@ -22,9 +22,9 @@ export interface SearchTraceOptions extends StepRules {
   readonly experts: number;
   /** A search ends after so many tries at the latest. */
   readonly maxTries: number;
-  /** Without think and answer tags: the working, a space, the expression. */
-  readonly raw: boolean;
-  /** The share of raw traces that stand in tags all the same: a base that never saw a tag cannot stumble on one. */
+  /** In tags or raw. */
+  readonly trace: 'tagged' | 'raw';
+  /** The share of raw traces that stand in tags all the same. */
   readonly tagged: number;
 }
 
@@ -51,8 +51,7 @@ interface Try {
  */
 export function searchTrace(problem: CountdownProblem, random: Random, o: SearchTraceOptions): string {
   const { working, answer } = search(problem, random, o);
-  if (o.raw && !random.chance(o.tagged)) return `${working} ${answer}`;
-  return thinkAnswer(working, answer);
+  return writeTrace(working, answer, o, random);
 }
 
 function search({ numbers, target }: CountdownProblem, random: Random, o: SearchTraceOptions) {

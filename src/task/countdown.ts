@@ -17,9 +17,10 @@ import {
   parseExpression,
 } from './expression.js';
 import type { TaskKind } from './kind.js';
-import { readOptions, readProblem, templateFor, wordingOption } from './options.js';
+import { readOptions, readProblem } from './options.js';
 import { randomFor } from './random.js';
 import type { Task } from './task.js';
+import { alphabetFor, templateFor, traceOptions, wordingOption } from './wording.js';
 
 // Sets of numbers whose targets are remembered: all 1,540 of three numbers up to 20, and a bounded amount of memory.
 const MAX_KNOWN = 5000;
@@ -40,18 +41,9 @@ const optionSchema = z.object({
     .describe('operators that answers may use'),
   maxIntermediate: whole.max(2000).default(150).describe('every problem has a solution within this limit'),
   wording: wordingOption,
-  trace: z
-    .enum(['search', 'raw'])
-    .default('search')
-    .describe('traces in think and answer tags, or raw working'),
+  ...traceOptions,
   experts: z.number().min(0).max(1).default(0.25).describe('share of traces in which an expert searches'),
   maxTries: z.int().min(1).max(100).default(9).describe('most tries of a trace'),
-  tagged: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.03)
-    .describe('share of raw traces that stand in tags all the same'),
 });
 
 export type CountdownOptions = z.input<typeof optionSchema>;
@@ -131,11 +123,11 @@ export function countdown(options: CountdownOptions = {}): Task<CountdownProblem
         maxIntermediate: o.maxIntermediate,
         experts: o.experts,
         maxTries: o.maxTries,
-        raw: o.trace === 'raw',
+        trace: o.trace,
         tagged: o.tagged,
       }),
-    alphabet: o.wording === 'words' ? undefined : '0123456789+-*/=?<>(), ',
-    template: o.trace === 'raw' ? 'raw' : templateFor(o.wording),
+    alphabet: alphabetFor(o, '0123456789+-*/=?<>(), '),
+    template: templateFor(o),
   });
   // Options under which a split is empty are refused now, not in the middle of a run.
   task.problem('train', 0, 0);

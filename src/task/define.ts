@@ -32,6 +32,10 @@ export interface TaskDefinition<P> {
   readonly measures?: (problem: P, completion: string) => Readonly<Record<string, number>>;
   readonly gold?: (problem: P) => string | null;
   readonly trace?: (problem: P, seed: number) => string;
+  /** What sort of problem it is, where they differ in how hard they are. */
+  readonly kind?: (problem: P) => string;
+  /** False where the same completion may get another score the next time; true where absent. */
+  readonly repeatable?: boolean;
   /** Printable ASCII and the line break where absent. */
   readonly alphabet?: string;
   /** `r1` where absent. */
@@ -48,10 +52,21 @@ const FUNCTIONS = [
   'measures',
   'gold',
   'trace',
+  'kind',
 ] as const;
 const FIELDS = new Set<string>([
   ...FUNCTIONS,
-  ...['name', 'description', 'options', 'problems', 'prompt', 'rewardWeights', 'alphabet', 'template'],
+  ...[
+    'name',
+    'description',
+    'options',
+    'problems',
+    'prompt',
+    'rewardWeights',
+    'repeatable',
+    'alphabet',
+    'template',
+  ],
 ]);
 const TEMPLATES: readonly TemplateName[] = ['terse', 'r1', 'raw'];
 const PRINTABLE = `\n${Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join('')}`;
@@ -72,7 +87,7 @@ const MAX_DRAWS = 100_000;
  */
 export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
   checkDefinition(definition);
-  const { name, gold, measures, trace, rewardWeights, problems } = definition;
+  const { name, gold, measures, trace, kind, rewardWeights, repeatable, problems } = definition;
   const answerKey = definition.answerKey ?? ((_: P, completion: string) => extractAnswer(completion));
   const scoreAgainstGold = (problem: P, completion: string): Score => {
     const answer = extractAnswer(completion);
@@ -92,6 +107,8 @@ export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
     ...(measures && { measures }),
     ...(gold && { gold }),
     ...(trace && { trace }),
+    ...(kind && { kind }),
+    ...(repeatable !== undefined && { repeatable }),
     alphabet: definition.alphabet ?? PRINTABLE,
     template: definition.template ?? 'r1',
   };

@@ -1,12 +1,12 @@
 // Letter count: how many r are in strawberry?
 import { z } from 'zod';
-import { thinkAnswer } from '../reward/answer.js';
 import { numberKey, numberScore } from '../reward/number.js';
 import { defineTask } from './define.js';
 import type { TaskKind } from './kind.js';
-import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
+import { readOptions, readProblem } from './options.js';
 import { type Random, randomFor } from './random.js';
 import type { Task } from './task.js';
+import { alphabetFor, noiseOption, templateFor, traceOptions, wordingOption, writeTrace } from './wording.js';
 import { WORDS } from './words.js';
 
 export interface LetterCountProblem {
@@ -23,6 +23,7 @@ const optionSchema = z.object({
     .describe('English words, or strings of random letters'),
   wording: wordingOption,
   noise: noiseOption('letter that counts'),
+  ...traceOptions,
 });
 
 export type LetterCountOptions = z.input<typeof optionSchema>;
@@ -63,10 +64,10 @@ export function letterCount(options: LetterCountOptions = {}): Task<LetterCountP
         if (slip && random.chance(0.5)) continue;
         spelled += c === letter && !slip ? `${c}${++count}` : c;
       }
-      return thinkAnswer(spelled, String(count));
+      return writeTrace(spelled, String(count), o, random);
     },
-    alphabet: o.wording === 'words' ? undefined : `${LETTERS}0123456789 =?`,
-    template: templateFor(o.wording),
+    alphabet: alphabetFor(o, `${LETTERS}0123456789 =?`),
+    template: templateFor(o),
   });
 }
 

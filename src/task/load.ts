@@ -2,6 +2,7 @@
 import { RetortError, refuse } from '../errors.js';
 import { importExport, isModulePath, moduleReference } from '../reward/module.js';
 import { openWorkerPool } from '../reward/worker-pool.js';
+import { type MixMember, mixTasks, readMixOptions } from './mix.js';
 import { makeTask } from './registry.js';
 import type { Task } from './task.js';
 
@@ -15,6 +16,12 @@ const PARTS = ['problem', 'parseProblem', 'prompt', 'score', 'answerKey'] as con
  * @throws RetortError (bad-input) for an unknown name, wrong options, or a module that gives no task.
  */
 export async function loadTask(word: string, options: Readonly<Record<string, unknown>> = {}): Promise<Task> {
+  if (word === 'mix') {
+    const members: MixMember[] = [];
+    for (const member of readMixOptions(options))
+      members.push({ task: await loadTask(member.word, member.options), weight: member.weight });
+    return mixTasks(members, options) as Task;
+  }
   if (!isModulePath(word)) return makeTask(word, options);
   const module = moduleReference(word, options);
   // First in a worker: a module that loops while it loads would hang this thread.

@@ -1,12 +1,12 @@
 // Multiply: the product of two numbers by partial products, for instance 34*27=?
 import { z } from 'zod';
-import { thinkAnswer } from '../reward/answer.js';
 import { numberKey, numberScore } from '../reward/number.js';
 import { defineTask } from './define.js';
 import type { TaskKind } from './kind.js';
-import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
+import { readOptions, readProblem } from './options.js';
 import { randomFor } from './random.js';
 import type { Task } from './task.js';
+import { alphabetFor, noiseOption, templateFor, traceOptions, wordingOption, writeTrace } from './wording.js';
 
 export interface MultiplyProblem {
   readonly a: number;
@@ -20,6 +20,7 @@ const optionSchema = z.object({
   byDigits: digits.default(2).describe('digits of the second factor'),
   wording: wordingOption,
   noise: noiseOption('step'),
+  ...traceOptions,
 });
 
 export type MultiplyOptions = z.input<typeof optionSchema>;
@@ -66,10 +67,10 @@ export function multiply(options: MultiplyOptions = {}): Task<MultiplyProblem> {
         if (product === null) continue;
         sum = sum === null ? product : (step(sum, '+', product, sum + product) ?? sum);
       }
-      return thinkAnswer(steps.join(';'), String(sum ?? 0));
+      return writeTrace(steps.join(';'), String(sum ?? 0), o, random);
     },
-    alphabet: o.wording === 'words' ? undefined : '0123456789*+-=?;',
-    template: templateFor(o.wording),
+    alphabet: alphabetFor(o, '0123456789*+-=?;'),
+    template: templateFor(o),
   });
 }
 

@@ -1,12 +1,13 @@
 // Number sort: put a few numbers in ascending order, for instance 38 5 71=?
 import { z } from 'zod';
 import { refuse } from '../errors.js';
-import { answerScore, extractAnswer, thinkAnswer } from '../reward/answer.js';
+import { answerScore, extractAnswer } from '../reward/answer.js';
 import { defineTask } from './define.js';
 import type { TaskKind } from './kind.js';
-import { noiseOption, readOptions, readProblem, templateFor, wordingOption } from './options.js';
+import { readOptions, readProblem } from './options.js';
 import { randomFor } from './random.js';
 import type { Task } from './task.js';
+import { alphabetFor, noiseOption, templateFor, traceOptions, wordingOption, writeTrace } from './wording.js';
 
 export interface NumberSortProblem {
   readonly numbers: readonly number[];
@@ -18,6 +19,7 @@ const optionSchema = z.object({
   maxNumber: z.int().min(1).max(1_000_000).default(99).describe('numbers are from 0 to this'),
   wording: wordingOption,
   noise: noiseOption('number'),
+  ...traceOptions,
 });
 
 export type NumberSortOptions = z.input<typeof optionSchema>;
@@ -68,10 +70,11 @@ export function numberSort(options: NumberSortOptions = {}): Task<NumberSortProb
         states.push(done.join(' '));
       }
       // The last state is the answer itself.
-      return thinkAnswer(states.slice(0, -1).join(';'), done.join(' '));
+      return writeTrace(states.slice(0, -1).join(';'), done.join(' '), o, random);
     },
-    alphabet: o.wording === 'words' ? undefined : '0123456789 -=?;',
-    template: templateFor(o.wording),
+    kind: ({ numbers }) => `${numbers.length} numbers`,
+    alphabet: alphabetFor(o, '0123456789 -=?;'),
+    template: templateFor(o),
   });
 }
 

@@ -120,17 +120,3 @@ function editDistance(a: string, b: string): number {
   }
   return above[b.length];
 }
-
-/** The options that most generated tasks share. */
-export const wordingOption = z
-  .enum(['terse', 'words'])
-  .default('terse')
-  .describe('how a problem is put: terse for tiny models, words for those that read');
-
-export const noiseOption = (perWhat: string) =>
-  z.number().min(0).max(1).default(0.15).describe(`chance of a slip for each ${perWhat} of a worked trace`);
-
-/** The template that goes with a wording. */
-export function templateFor(wording: 'terse' | 'words'): 'terse' | 'r1' {
-  return wording === 'words' ? 'r1' : 'terse';
-}

@@ -7,6 +7,7 @@ import type { ChainSumProblem } from './chain-sum.js';
 import type { CountdownProblem } from './countdown-steps.js';
 import type { Gsm8kProblem } from './gsm8k.js';
 import type { LetterCountProblem } from './letter-count.js';
+import type { MixProblem } from './mix.js';
 import type { MultiplyProblem } from './multiply.js';
 import type { NumberSortProblem } from './number-sort.js';
 import { makeTask, taskHelp, taskNames } from './registry.js';
@@ -44,6 +45,13 @@ const rows: Record<string, Row> = {
   'number-sort': {
     make: () => makeTask('number-sort'),
     identity: (p) => sorted((p as NumberSortProblem).numbers),
+  },
+  mix: {
+    make: () => makeTask('mix', { tasks: 'chain-sum, number-sort,countdown' }),
+    identity: (p) => {
+      const { task, problem } = p as MixProblem;
+      return `${task} ${rows[task].identity(problem)}`;
+    },
   },
   gsm8k: {
     make: () => makeTask('gsm8k', { path: gsm8k }),

@@ -5,12 +5,13 @@ import { COUNTDOWN } from './countdown.js';
 import { GSM8K } from './gsm8k.js';
 import type { TaskKind } from './kind.js';
 import { LETTER_COUNT } from './letter-count.js';
+import { mixKind } from './mix.js';
 import { MULTIPLY } from './multiply.js';
 import { NUMBER_SORT } from './number-sort.js';
 import { describeOptions, nearest, type OptionHelp } from './options.js';
 import type { Task } from './task.js';
 
-const KINDS: Readonly<Record<string, TaskKind>> = {
+const SINGLE: Readonly<Record<string, TaskKind>> = {
   countdown: COUNTDOWN,
   'chain-sum': CHAIN_SUM,
   multiply: MULTIPLY,
@@ -18,6 +19,7 @@ const KINDS: Readonly<Record<string, TaskKind>> = {
   'number-sort': NUMBER_SORT,
   gsm8k: GSM8K,
 };
+const KINDS: Readonly<Record<string, TaskKind>> = { ...SINGLE, mix: mixKind(makeTask) };
 
 /** The names of the tasks that ship, in the order of the documentation. */
 export function taskNames(): string[] {

@@ -52,6 +52,16 @@ export interface Task<P = unknown> {
   gold?(problem: P): string | null;
   /** A worked, possibly imperfect trace: the completion to imitate, for pretraining and SFT. */
   trace?(problem: P, seed: number): string;
+  /**
+   * What sort of problem it is, where they differ in how hard they are (`4 terms`): a curriculum goes by it, and
+   * reports give the accuracy of each.
+   */
+  kind?(problem: P): string;
+  /** Whether the same completion always gets the same score. False for a judge; true where absent. */
+  readonly repeatable?: boolean;
+  /** The tasks that a mix is made of, and the one that a problem belongs to. */
+  readonly members?: readonly Task[];
+  memberOf?(problem: P): Task;
   /** Every character that prompt, trace and gold can hold: what a character-level tokenizer needs. */
   readonly alphabet: string;
   /** The prompt template that fits the task when the user names none. */

@@ -1,7 +1,14 @@
 // Evaluation on held-out problems: greedy pass@1, sampled accuracy, pass@k and maj@k, each with a 95% interval.
 import { refuse } from '../errors.js';
 import type { Scored, Scorer } from '../reward/score.js';
-import { type Estimate, majorityAtKOver, mean, passAtKOver, shareEstimate } from '../reward/statistics.js';
+import {
+  type Estimate,
+  groupBy,
+  majorityAtKOver,
+  mean,
+  passAtKOver,
+  shareEstimate,
+} from '../reward/statistics.js';
 import { createEngine, type EngineOptions } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
 import type { Completion, SamplingOptions } from '../rollout/request.js';
@@ -43,6 +50,8 @@ export interface Evaluation {
   /** By k, for powers of two up to the samples. */
   readonly passAtK: ReadonlyMap<number, Estimate>;
   readonly majAtK: ReadonlyMap<number, Estimate>;
+  /** pass@1 of each kind of problem, where the task tells kinds apart. */
+  readonly byKind: ReadonlyMap<string, Estimate>;
   readonly meanReward: number;
   readonly meanLength: number;
   /** Share cut by the length limit. */
@@ -130,13 +139,20 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
       correct: scored.correct,
     })),
   );
+  const shares = (rows: typeof votes) =>
+    shareEstimate(
+      rows.map((row) => row.filter((v) => v.correct).length / samples),
+      samples,
+    );
   const counts = votes.map((row) => ({ samples, right: row.filter((v) => v.correct).length }));
   return {
     problems: problems.length,
     samples,
-    pass1: shareEstimate(
-      counts.map(({ right }) => right / samples),
-      samples,
+    pass1: shares(votes),
+    byKind: new Map(
+      [...groupBy([...(task.kind ? votes.keys() : [])], (i) => task.kind?.(problems[i]) as string)]
+        .sort()
+        .map(([kind, rows]) => [kind, shares(rows.map((i) => votes[i]))]),
     ),
     passAtK: new Map(ks(samples).map((k) => [k, passAtKOver(counts, k)])),
     majAtK: new Map(ks(samples).map((k) => [k, majorityAtKOver(votes, k)])),
@@ -152,7 +168,9 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
 
 function meansOf(rows: readonly Readonly<Record<string, number>>[]): Record<string, number> {
   const names = new Set(rows.flatMap((row) => Object.keys(row)));
-  return Object.fromEntries([...names].map((name) => [name, mean(rows.map((row) => row[name] ?? 0))]));
+  // Of a mix each measure is that of the tasks that have it.
+  const of = (name: string) => rows.flatMap((row) => (name in row ? [row[name]] : []));
+  return Object.fromEntries([...names].map((name) => [name, mean(of(name))]));
 }
 
 function pickSampling({ temperature, topK, topP, minP }: SamplingOptions): SamplingOptions {

@@ -85,6 +85,12 @@ const grpoFields = {
     .enum(['none', 'drop', 'resample'])
     .default('drop')
     .describe('groups of equal rewards: keep, leave out of the loss, or replace by further problems (DAPO)'),
+  curriculum: z
+    .enum(['none', 'success'])
+    .default('none')
+    .describe(
+      'success: kinds of problems that are nearly always or never solved are sampled less (a data set: single problems)',
+    ),
   maxResamples: count
     .default(3)
     .describe('further rounds of sampling at most, with dynamicSampling resample'),

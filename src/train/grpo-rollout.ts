@@ -1,12 +1,13 @@
 // The rollout half of a GRPO step: sample a group for each problem, score it, centre its rewards.
 import { computeAdvantages } from '../objective/advantages.js';
 import type { Scored, ScoreItem, Scorer } from '../reward/score.js';
-import { mean } from '../reward/statistics.js';
+import { groupBy, mean } from '../reward/statistics.js';
 import { createEngine, type Engine } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
 import type { Completion } from '../rollout/request.js';
 import type { Task } from '../task/task.js';
 import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
+import { chooseProblems, kindOf, type SuccessRates, updateRates } from './curriculum.js';
 import type { GrpoOptions } from './grpo-options.js';
 import type { Policy } from './policy.js';
 
@@ -24,6 +25,8 @@ export interface Batch {
   /** What the loss is made of: groups whose rewards differ, unless all are kept. */
   readonly groups: readonly (readonly GrpoSample[])[];
   readonly nextProblem: number;
+  /** Success by kind of problem, this step's included. */
+  readonly rates: SuccessRates;
   readonly tokens: number;
   readonly promptTokens: number;
   readonly metrics: Readonly<Record<string, number>>;
@@ -48,12 +51,12 @@ export type ScoreRound = (round: number, items: readonly ScoreItem[]) => Promise
 export async function sampleBatch(
   job: Job,
   step: number,
-  firstProblem: number,
+  from: { readonly nextProblem: number; readonly rates: SuccessRates },
   score: ScoreRound,
 ): Promise<Batch> {
   const engine = createEngine(job.policy, { maxSequences: Math.min(job.o.maxSequences, job.o.batchSize) });
   try {
-    return await sampleWith(engine, job, step, firstProblem, score);
+    return await sampleWith(engine, job, step, from, score);
   } finally {
     engine.close();
   }
@@ -63,7 +66,7 @@ async function sampleWith(
   engine: Engine,
   job: Job,
   step: number,
-  firstProblem: number,
+  from: { readonly nextProblem: number; readonly rates: SuccessRates },
   score: ScoreRound,
 ): Promise<Batch> {
   const { policy, task, template, o } = job;
@@ -71,14 +74,18 @@ async function sampleWith(
   const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
   const all: GrpoSample[] = [];
   const groups: GrpoSample[][] = [];
-  let nextProblem = firstProblem;
+  let { nextProblem } = from;
+  const problemAt = (i: number) => task.problem('train', task.size ? i % task.size.train : i, o.seed);
   let promptTokens = 0;
   let metrics: Readonly<Record<string, number>> = {};
   for (let round = 0; round < rounds && groups.length < wanted; round++) {
     const count = wanted - groups.length;
-    const indices = Array.from({ length: count }, (_, i) => nextProblem + i);
-    nextProblem += count;
-    const problems = indices.map((i) => task.problem('train', task.size ? i % task.size.train : i, o.seed));
+    const { indices, next } =
+      o.curriculum === 'success'
+        ? chooseProblems(task, from.rates, o.seed, nextProblem, count, problemAt)
+        : inOrder(nextProblem, count);
+    nextProblem = next;
+    const problems = indices.map(problemAt);
     const prompts = problems.map((p) => task.prompt(p));
     const requests = prompts.map((prompt, i) => ({
       promptIds: encodePrompt(template, policy.tokenizer, prompt),
@@ -132,11 +139,20 @@ async function sampleWith(
         ...rewardMetrics(byName, sumMetrics),
         frac_reward_zero_std: flat,
         ...lengthMetrics(samples),
+        ...kindMetrics(task, samples),
       };
     }
   }
   const tokens = all.reduce((sum, s) => sum + s.completion.ids.length, 0);
-  return { samples: all, groups, nextProblem, tokens, promptTokens, metrics };
+  const results = all
+    .filter(({ scored }) => scored.failed.length === 0)
+    .map(({ problem, scored }) => ({ kind: kindOf(task, problem), correct: scored.correct }));
+  const rates = o.curriculum === 'success' ? updateRates(from.rates, results) : from.rates;
+  return { samples: all, groups, nextProblem, rates, tokens, promptTokens, metrics };
+}
+
+function inOrder(from: number, count: number): { indices: number[]; next: number } {
+  return { indices: Array.from({ length: count }, (_, i) => from + i), next: from + count };
 }
 
 function rewardMetrics(
@@ -161,6 +177,17 @@ function lengthMetrics(samples: readonly GrpoSample[]): Record<string, number> {
     accuracy: mean(samples.map((s) => (s.scored.correct ? 1 : 0))),
     reward_failures: samples.filter((s) => s.scored.failed.length > 0).length,
   };
+}
+
+/** Of a task with several kinds of problems, each kind's share of right completions. */
+function kindMetrics(task: Task, samples: readonly GrpoSample[]): Record<string, number> {
+  if (!task.kind) return {};
+  const byKind = groupBy(samples, ({ problem }) => task.kind?.(problem) as string);
+  return Object.fromEntries(
+    [...byKind]
+      .sort()
+      .map(([kind, of]) => [`accuracy/${kind}`, mean(of.map(({ scored }) => (scored.correct ? 1 : 0)))]),
+  );
 }
 
 /** A line of completions.jsonl. */

@@ -16,6 +16,7 @@ import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import { taskNames } from '../task/registry.js';
 import type { Task } from '../task/task.js';
+import type { SuccessRates } from './curriculum.js';
 import { checkFit, grpoTemplate } from './grpo-checks.js';
 import { type Accuracies, accuracies, evaluateNow, type OnEvaluation } from './grpo-evaluation.js';
 import { cautionsOf } from './grpo-objective.js';
@@ -67,6 +68,7 @@ export interface GrpoSummary {
 /** What a step needs of the one before, beside weights and optimizer. */
 interface State {
   readonly nextProblem: number;
+  readonly rates: SuccessRates;
   readonly tokens: number;
   readonly trainedTokens: number;
   readonly promptTokens: number;
@@ -77,6 +79,7 @@ interface State {
 
 const START: State = {
   nextProblem: 0,
+  rates: {},
   tokens: 0,
   trainedTokens: 0,
   promptTokens: 0,
@@ -169,8 +172,7 @@ async function* run(
   const template = grpoTemplate(o, task, policy.tokenizer);
   const { onEvaluation = () => {}, onProgress = () => {} } = input;
   const job: Job = { policy, task, template, scorer, o, onProgress, signal: input.signal };
-  const shipped = taskNames().includes(task.name) && !task.module;
-  const deterministic = shipped && !moreRewards;
+  const deterministic = (task.members ?? [task]).every(repeats) && !moreRewards;
   try {
     if (o.beta > 0) {
       reference = createLlama(device, policy.llama.config, { trainable: false });
@@ -187,9 +189,7 @@ async function* run(
 
     for (let step = active.startStep + 1; step <= o.steps; step++) {
       const began = performance.now();
-      const batch = await sampleBatch(job, step, state.nextProblem, (round, items) =>
-        score(step, round, items),
-      );
+      const batch = await sampleBatch(job, step, state, (round, items) => score(step, round, items));
       const sampled = performance.now();
       const update = await updatePolicy(policy, reference, optimizer, batch, o, step, input.warn);
       if (reference && o.refModelSyncSteps > 0 && step % o.refModelSyncSteps === 0) {
@@ -199,6 +199,7 @@ async function* run(
       state = {
         ...state,
         nextProblem: batch.nextProblem,
+        rates: batch.rates,
         tokens: state.tokens + batch.tokens,
         trainedTokens: state.trainedTokens + update.trainedTokens,
         promptTokens: state.promptTokens + batch.promptTokens,
@@ -262,6 +263,11 @@ async function* run(
     const now = () => scorer.scoreAll(items);
     return deterministic ? now() : active.journalled(`${step}.${round}`, step, now);
   }
+}
+
+/** Whether the same completion gets the same score for certain: of a user's task nobody knows. */
+function repeats(task: Task): boolean {
+  return taskNames().includes(task.name) && !task.module && task.repeatable !== false;
 }
 
 function countFailures(

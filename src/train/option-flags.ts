@@ -45,7 +45,10 @@ function flagOf(name: string, value: unknown, show: (word: string) => string): s
   if (typeof value === 'boolean') return [value ? flag : flag.replace(/^--/, '--no-')];
   if (Array.isArray(value)) return value.flatMap((one) => [flag, show(String(one))]);
   if (typeof value === 'object')
-    return Object.entries(value as object).flatMap(([key, one]) => [flag, show(`${key}=${one}`)]);
+    return Object.entries(value as object).flatMap(([key, one]) => [
+      flag,
+      show(`${key}=${typeof one === 'string' ? one : JSON.stringify(one)}`),
+    ]);
   return [flag, show(String(value))];
 }
 

@@ -1,4 +1,5 @@
 // The rehearsal of a GRPO run: its own rollouts and updates, with completions as long as they may get.
+
 import type { Device } from '../../compute/device/device.js';
 import type { LlamaConfig } from '../../model/config.js';
 import { freeLlama } from '../../model/llama.js';
@@ -6,6 +7,7 @@ import type { Scorer } from '../../reward/score.js';
 import type { Task } from '../../task/task.js';
 import type { PromptTemplate } from '../../text/template.js';
 import type { Tokenizer } from '../../text/tokenizer.js';
+import type { SuccessRates } from '../curriculum.js';
 import { evaluateNow } from '../grpo-evaluation.js';
 import type { GrpoOptions } from '../grpo-options.js';
 import { type Job, sampleBatch } from '../grpo-rollout.js';
@@ -58,10 +60,10 @@ export function grpoRehearsal(
           await evaluateNow({ ...job, o: { ...o, maxCompletionLength: meanLength } }, 1, 'rehearsal');
           done('evaluation', 0);
         }
-        let next = 0;
+        let from: { nextProblem: number; rates: SuccessRates } = { nextProblem: 0, rates: {} };
         for (let step = 1; step <= steps; step++) {
-          const batch = await sampleBatch(job, step, next, (_, items) => scorer.scoreAll(items));
-          next = batch.nextProblem;
+          const batch = await sampleBatch(job, step, from, (_, items) => scorer.scoreAll(items));
+          from = batch;
           done('rollout', step);
           await updatePolicy(policy, reference, optimizer, batch, o, step, () => {});
           stopIfAborted(signal);
