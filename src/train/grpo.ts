@@ -173,7 +173,7 @@ async function* run(
   const deterministic = shipped && !moreRewards;
   try {
     if (o.beta > 0) {
-      reference = createLlama(device, policy.llama.config, { trainable: false });
+      reference = createLlama(device, policy.llama.config, { trainable: false, kind: 'reference' });
       const saved = active.restored('reference');
       if (saved) readWeights(reference, saved);
       else followWeights(policy.llama, reference);

@@ -44,7 +44,8 @@ export function grpoRehearsal(
       const stream = stagedStream(drawLengths(meanLength, o.maxCompletionLength));
       const policy = { llama, tokenizer: { ...subject.tokenizer, eosTokenIds: [], stream } };
       const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
-      const reference = o.beta > 0 ? stageModel(device, config, { trainable: false }) : null;
+      const reference =
+        o.beta > 0 ? stageModel(device, config, { trainable: false, kind: 'reference' }) : null;
       const job: Job = {
         policy,
         task,
