@@ -17,7 +17,7 @@ export function addGrpo(program: Command): void {
   addSchemaFlags(command, grpoOptions, ['model', 'task']);
   command.action(async () => {
     const common = command.opts() as CommonOptions;
-    const summary = await runGrpo(readSchemaFlags(command, grpoOptions) as GrpoInput);
+    const summary = await runGrpo(readSchemaFlags(command, grpoOptions) as unknown as GrpoInput);
     printResult(common, grpoResult(summary), () => grpoText(summary));
   });
 }

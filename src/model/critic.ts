@@ -8,14 +8,7 @@ import type { Device } from '../compute/device/device.js';
 import { linear } from '../compute/op/linear/linear.js';
 import type { Tensor } from '../compute/tensor.js';
 import type { LlamaConfig } from './config.js';
-import {
-  createLlama,
-  freeLlama,
-  type Llama,
-  type NamedTensor,
-  type Trainable,
-  touchWeights,
-} from './llama.js';
+import { createLlama, freeLlama, type Llama, type Trainable, touchWeights } from './llama.js';
 
 export const SCORE = 'score.weight';
 

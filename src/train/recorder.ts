@@ -87,6 +87,8 @@ export interface ActiveRun<State> {
    * @throws RetortError interrupted, after a checkpoint, where the signal was aborted
    */
   stepDone(step: number, state: State): void;
+  /** What to do with an error of work between steps that the signal ends at once: as `stepDone`, then throws on. */
+  stoppedAt(step: number, state: State): (error: unknown) => never;
   /** Writes the last checkpoint and summary.json. */
   finish(step: number, state: State, summary: Readonly<Record<string, unknown>>): void;
   close(): void;
@@ -221,7 +223,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     };
     if (!checkpoint) save(0, state);
 
-    return {
+    const active: ActiveRun<State> = {
       dir: run?.dir ?? null,
       policy,
       optimizer,
@@ -249,6 +251,10 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
           : '; nothing was recorded, since no output folder was named';
         throw new RetortError('interrupted', `stopped after step ${step}${how}`);
       },
+      stoppedAt: (step, loop) => (error) => {
+        if (o.signal?.aborted) active.stepDone(step, loop);
+        throw error;
+      },
       finish(step, loop, summary) {
         save(step, loop);
         if (run) writeFileAtomically(join(run.dir, 'summary.json'), `${JSON.stringify(summary, null, 2)}\n`);
@@ -267,6 +273,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
         unlock();
       },
     };
+    return active;
   }
 }
 

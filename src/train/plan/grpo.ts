@@ -6,11 +6,12 @@ import type { Scorer } from '../../reward/score.js';
 import type { Task } from '../../task/task.js';
 import type { PromptTemplate } from '../../text/template.js';
 import type { Tokenizer } from '../../text/tokenizer.js';
-import { evaluateNow } from '../grpo-evaluation.js';
 import type { GrpoOptions } from '../grpo-options.js';
-import { type Job, sampleBatch } from '../grpo-rollout.js';
+import { sampleBatch } from '../grpo-rollout.js';
 import { updatePolicy } from '../grpo-update.js';
 import { createOptimizer } from '../optimizer.js';
+import type { Job } from '../rollout.js';
+import { evaluateNow } from '../rollout-evaluation.js';
 import { drawLengths, STAGED_END, stagedStream } from './lengths.js';
 import { type ChangedOptions, halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
 
@@ -46,7 +47,7 @@ export function grpoRehearsal(
       const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
       const reference =
         o.beta > 0 ? stageModel(device, config, { trainable: false, kind: 'reference' }) : null;
-      const job: Job = {
+      const job: Job<GrpoOptions> = {
         policy,
         task,
         template,
