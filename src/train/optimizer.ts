@@ -31,6 +31,23 @@ export interface Optimizer {
   free(): void;
 }
 
+/** The gradient norm of a step; null where it is not finite, is to be skipped, and was: the caller is told through `warn`. */
+export function stepOrSkip(
+  optimizer: Pick<Optimizer, 'step' | 'clearGradients'>,
+  learningRate: number,
+  onNonFinite: 'stop' | 'skip',
+  warn: (message: string) => void,
+): number | null {
+  try {
+    return optimizer.step(learningRate);
+  } catch (error) {
+    if (!(error instanceof RetortError && error.code === 'numerics' && onNonFinite === 'skip')) throw error;
+    warn(`${error.message}; the update was skipped`);
+    optimizer.clearGradients();
+    return null;
+  }
+}
+
 export function createOptimizer(trained: Trainable, o: OptimizerOptions): Optimizer {
   const { device, groups } = trained;
   const states = groups.map(({ decay, value, gradient }) => {

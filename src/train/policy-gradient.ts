@@ -49,19 +49,23 @@ export interface PolicyGradientSums extends PolicyLossSums {
 }
 
 /** Given the hidden states [tokens, hiddenSize] before the tokens of a pass's completions. */
-export type LossBesides = (c: Context, hidden: Tensor, pass: readonly ScoredSample[]) => void;
+export type LossBesides<S extends ScoredSample> = (
+  c: Context & { readonly tape: Tape },
+  hidden: Tensor,
+  pass: readonly S[],
+) => void;
 
 /**
  * Adds the loss's gradient over a minibatch to the model's gradients and gives the sums. The loss is normalised over
  * the whole minibatch, so it does not depend on how it is cut into micro-batches.
  * @param besides adds the gradient of a further loss of a pass's hidden states
  */
-export async function accumulatePolicyGradient(
+export async function accumulatePolicyGradient<S extends ScoredSample>(
   llama: Llama,
   reference: Llama | null,
-  samples: readonly ScoredSample[],
+  samples: readonly S[],
   o: PolicyGradientOptions,
-  besides: LossBesides = () => {},
+  besides: LossBesides<S> = () => {},
 ): Promise<PolicyGradientSums> {
   const { device } = llama;
   const used = samples.filter((s) => s.completionIds.length > 0);
@@ -71,7 +75,7 @@ export async function accumulatePolicyGradient(
   const weightOf = new Map(used.map((s, i) => [s, perCompletion[i]]));
   let sums = noSums;
   await eachPass(llama, used, o.microBatchTokens, (pass) => {
-    const perToken = (f: (s: ScoredSample, i: number) => number) =>
+    const perToken = (f: (s: S, i: number) => number) =>
       device.upload(
         pass.flatMap((s) => s.completionIds.map((_, i) => f(s, i))),
         'f32',
@@ -104,10 +108,10 @@ export async function accumulatePolicyGradient(
 }
 
 /** Under the reference model, or as given with the samples. */
-function referenceLogprobs(
+function referenceLogprobs<S extends ScoredSample>(
   reference: Llama | null,
-  pass: readonly ScoredSample[],
-  perToken: (f: (s: ScoredSample, i: number) => number) => Tensor,
+  pass: readonly S[],
+  perToken: (f: (s: S, i: number) => number) => Tensor,
   temperature: number,
 ): Tensor {
   if (pass.every((s) => s.referenceLogprobs)) return perToken((s, i) => s.referenceLogprobs?.[i] as number);
