@@ -1,7 +1,6 @@
 // The update half of a PPO step: several epochs of clipped updates of policy and critic over the step's completions.
 import type { Critic } from '../model/critic.js';
 import { moments } from '../objective/moments.js';
-import type { PolicyLossSums } from '../objective/policy-loss.js';
 import type { ValueLossSums } from '../objective/value-loss.js';
 import { permutation } from '../random.js';
 import { mean } from '../reward/statistics.js';
@@ -10,6 +9,7 @@ import type { Policy } from './policy.js';
 import {
   accumulatePolicyGradient,
   type PolicyGradientOptions,
+  type PolicyGradientSums,
   type ScoredSample,
 } from './policy-gradient.js';
 import type { PpoOptions } from './ppo-options.js';
@@ -55,7 +55,7 @@ export function objectiveOf(o: PpoOptions): PolicyGradientOptions & ValueGradien
 
 /** The losses of a minibatch; `policy` is null where only the critic learns. */
 export interface PpoLosses {
-  readonly policy: PolicyLossSums | null;
+  readonly policy: PolicyGradientSums | null;
   readonly value: ValueLossSums;
 }
 
@@ -135,11 +135,12 @@ function lossMetrics(losses: readonly PpoLosses[]): Record<string, number> {
     'val/clipfrac_avg': over(losses, ({ value: v }) => v.clipped / Math.max(1, v.tokens)),
   };
   if (policies.length === 0) return value;
-  const share = (of: (s: PolicyLossSums) => number) => over(policies, (s) => of(s) / Math.max(1, s.tokens));
+  const share = (of: (s: PolicyGradientSums) => number) =>
+    over(policies, (s) => of(s) / Math.max(1, s.tokens));
   const ratios = policies.map((s) => s.ratio / Math.max(1, s.tokens));
   return {
     ...value,
-    'loss/policy_avg': over(policies, (s) => s.loss),
+    'loss/policy_avg': over(policies, (s) => s.policyLoss),
     'policy/approxkl_avg': share((s) => s.squaredDifference / 2),
     'policy/clipfrac_avg': share((s) => s.clippedLow + s.clippedHigh),
     'policy/entropy_avg': share((s) => s.entropy),
