@@ -15,6 +15,7 @@ import {
   resumeRun,
   saveCheckpoint,
 } from '../checkpoint/run-folder.js';
+import { takeLock } from '../checkpoint/lock.js';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { Device } from '../compute/device/device.js';
 import { RetortError, refuse } from '../errors.js';
@@ -22,7 +23,6 @@ import { freeLlama, readWeights, type Trainable, weightsOf } from '../model/llam
 import { VERSION } from '../version.js';
 import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
 import { loadPolicy, type Policy, policyFiles } from './policy.js';
-import { lockRun } from './run-lock.js';
 
 /** What is trained beside the policy, a critic for instance: its weights and its optimizer are in every checkpoint. */
 export interface Part {
@@ -151,7 +151,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     };
     run = createRun(o.out, config);
   }
-  const unlock = run ? lockRun(run.dir) : () => {};
+  const unlock = run ? takeLock(join(run.dir, 'lock.json'), `the run ${run.dir}`) : () => {};
   try {
     return openLocked(o, run, unlock);
   } catch (error) {
