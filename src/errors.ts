@@ -10,6 +10,7 @@ export type ErrorCode =
   | 'numerics'
   | 'storage'
   | 'network'
+  | 'budget'
   | 'interrupted'
   | 'out-of-memory';
 

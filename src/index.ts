@@ -21,6 +21,7 @@ export { type EvaluateOptions, type Evaluation, evaluate } from './train/evaluat
 export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/grpo.js';
 export { type Plan, type PlanOptions, planGrpo, planSupervised } from './train/plan.js';
 export { loadPolicy, type Policy } from './train/policy.js';
+export { type PpoInput, type PpoStep, type PpoSummary, ppo } from './train/ppo.js';
 export {
   pretrain,
   type SupervisedInput,

@@ -4,7 +4,14 @@ import { Tape, type TapeOptions } from '../src/compute/autograd.js';
 import { createDevice, type Device } from '../src/compute/device/device.js';
 import { whyNotX64 } from '../src/compute/target/x64/detect.js';
 import type { LlamaConfig } from '../src/model/config.js';
-import { createLlama, type Llama, packedLogprobs, packSequences, readWeights } from '../src/model/llama.js';
+import {
+  createLlama,
+  type Llama,
+  packedLogprobs,
+  packSequences,
+  readWeights,
+  type Trainable,
+} from '../src/model/llama.js';
 import type { Optimizer } from '../src/train/optimizer.js';
 import { createOptimizer } from '../src/train/optimizer.js';
 import type { ScoredSample } from '../src/train/policy-gradient.js';
@@ -44,7 +51,7 @@ export function goldenLlama(
   return llama;
 }
 
-export function goldenOptimizer(llama: Llama, options: GoldenAdamW): Optimizer {
+export function goldenOptimizer(llama: Trainable, options: GoldenAdamW): Optimizer {
   const [beta1, beta2] = options.betas;
   return createOptimizer(llama, { ...options, beta1, beta2 });
 }
@@ -103,7 +110,7 @@ export function goldenSamples(
 }
 
 /** Asserts that every parameter's gradient is the golden one of that name. */
-export function assertGradients(llama: Llama, tensors: Map<string, GoldenTensor>, prefix: string): void {
+export function assertGradients(llama: Trainable, tensors: Map<string, GoldenTensor>, prefix: string): void {
   for (const p of llama.parameters)
     assertClose(
       llama.device.floats(p.gradient!),
@@ -117,14 +124,15 @@ export function assertGradients(llama: Llama, tensors: Map<string, GoldenTensor>
  * are a hundredth of the values, which would hide a wrong clipping or epsilon.
  */
 export function assertMoves(
-  llama: Llama,
+  llama: Trainable,
   start: Map<string, GoldenTensor>,
   tensors: Map<string, GoldenTensor>,
   prefix: string,
+  from = 'parameter:',
 ): void {
   for (const p of llama.parameters) {
-    const from = tensor(start, `parameter:${p.name}`).data;
-    const moved = (values: Float32Array) => values.map((value, i) => value - from[i]);
+    const before = tensor(start, from + p.name).data;
+    const moved = (values: Float32Array) => values.map((value, i) => value - before[i]);
     const expected = moved(tensor(tensors, prefix + p.name).data);
     assertClose(moved(llama.device.floats(p.value)), expected, `move of ${p.name}`);
   }

@@ -5,6 +5,7 @@ import type { LlamaConfig } from '../src/model/config.js';
 import type { AdvantageEstimator, ScaleRewards } from '../src/objective/advantages.js';
 import type { ImportanceSamplingLevel } from '../src/objective/importance-ratio.js';
 import type { LossType } from '../src/objective/loss-weights.js';
+import type { KlEstimator } from '../src/objective/token-rewards.js';
 
 export interface GoldenModel {
   readonly config: LlamaConfig;
@@ -87,6 +88,41 @@ export interface GoldenGae {
   readonly returns: readonly number[];
 }
 
+export interface GoldenPpoCase {
+  readonly name: string;
+  readonly klCoef: number;
+  readonly klEstimator: KlEstimator;
+  readonly whitenRewards: boolean;
+  readonly whitenAdvantages: boolean;
+  readonly missingEosPenalty: number;
+  readonly gamma: number;
+  readonly lam: number;
+  readonly entropyCoef: number;
+  readonly sharedTrunk: boolean;
+  readonly updates: number;
+  /** Of each update, by TRL's names, and the whole loss. */
+  readonly metrics: readonly Readonly<Record<string, number>>[];
+  /** Of each update, of policy and critic. */
+  readonly gradNorms: readonly (readonly [policy: number, critic: number])[];
+  readonly kl: number;
+}
+
+export interface GoldenPpo {
+  readonly options: {
+    readonly temperature: number;
+    readonly cliprange: number;
+    readonly cliprangeValue: number;
+    readonly vfCoef: number;
+    readonly maxCompletionLength: number;
+  };
+  readonly optimizer: GoldenAdamW;
+  readonly criticConfig: LlamaConfig;
+  readonly rollouts: readonly GoldenRollout[];
+  /** Of each rollout, before the penalty for a missing end. */
+  readonly scores: readonly number[];
+  readonly cases: readonly GoldenPpoCase[];
+}
+
 export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[number], GoldenModel>> {
   readonly adamw: {
     readonly options: GoldenAdamW;
@@ -96,6 +132,7 @@ export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[numbe
   readonly grpo: GoldenGrpo;
   readonly advantages: readonly GoldenAdvantages[];
   readonly gae: readonly GoldenGae[];
+  readonly ppo: GoldenPpo;
 }
 
 export interface GoldenTensor {

@@ -9,7 +9,7 @@ const LEVELS = [
   ['index.ts', 'cli', 'serve'],
   ['publish', 'hub'],
   ['train'],
-  ['rollout', 'objective', 'reward', 'task', 'text'],
+  ['rollout', 'objective', 'reward', 'task', 'text', 'api'],
   ['model', 'checkpoint'],
   ['compute'],
   ['errors.ts', 'random.ts', 'remedy.ts', 'version.ts'],

@@ -5,7 +5,7 @@ import type { Evaluation } from '../train/evaluate.js';
 import type { GrpoInput, GrpoSummary } from '../train/grpo.js';
 import { packageFolder } from '../version.js';
 import { addSeed, addThreads, whole } from './flags.js';
-import { grpoResult, runGrpo } from './grpo.js';
+import { runGrpo } from './grpo.js';
 import {
   type CommonOptions,
   duration,
@@ -62,7 +62,7 @@ async function demo(o: DemoFlags): Promise<void> {
     before: searchOf(measured.get('before sampled')),
     after: searchOf(measured.get('after sampled')),
   };
-  printResult(o, { ...grpoResult(summary), search }, () => report(summary, measured, out));
+  printResult(o, { ...summary, search }, () => report(summary, measured, out));
 }
 
 /** What the searches held, and what chance would have found with as many tries. */

@@ -11,6 +11,7 @@ import { addGenerate } from './generate.js';
 import { addGrpo } from './grpo.js';
 import { addKeys } from './keys.js';
 import { addPlan } from './plan.js';
+import { addPpo } from './ppo.js';
 import { addPull } from './pull.js';
 import { addRelease } from './release.js';
 import { addResume } from './resume.js';
@@ -32,6 +33,7 @@ const program = new Command('retort')
 for (const add of [
   addDemo,
   addGrpo,
+  addPpo,
   addSupervised,
   addPlan,
   addEval,

@@ -60,6 +60,7 @@ function addVerb(
 
 const KINDS = {
   parameters: 'parameters',
+  reference: 'reference model',
   gradients: 'gradients',
   optimizer: 'optimizer',
   activations: 'activations',

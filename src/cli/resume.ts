@@ -3,14 +3,23 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { refuse } from '../errors.js';
-import type { GrpoInput, GrpoSummary } from '../train/grpo.js';
+import type { GrpoInput } from '../train/grpo.js';
+import type { PpoInput } from '../train/ppo.js';
 import { runConfig } from '../train/recorder.js';
 import type { SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import type { SupervisedCommand } from '../train/supervised-options.js';
 import { addThreads } from './flags.js';
-import { grpoResult, grpoText, runGrpo } from './grpo.js';
+import { runGrpo } from './grpo.js';
+import { runPpo } from './ppo.js';
+import { type RolloutSummary, rolloutText } from './rollout-text.js';
 import { runSupervised, supervisedText } from './supervised.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
+
+/** Goes on with a run of a loop with rollouts, by its verb. */
+const ROLLOUTS: Readonly<Record<string, (input: unknown) => Promise<RolloutSummary>>> = {
+  grpo: (input) => runGrpo(input as GrpoInput),
+  ppo: (input) => runPpo(input as PpoInput),
+};
 
 export function addResume(program: Command): void {
   const command = program
@@ -25,16 +34,16 @@ export function addResume(program: Command): void {
         say(`the run ${dir} is complete`);
         const summary = JSON.parse(readFileSync(done, 'utf8')) as unknown;
         printResult(o, summary, () =>
-          command === 'grpo'
-            ? grpoText(summary as GrpoSummary)
+          command in ROLLOUTS
+            ? rolloutText(summary as RolloutSummary)
             : supervisedText(command as SupervisedCommand, summary as SupervisedSummary),
         );
         return;
       }
       const input = { ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir };
-      if (command === 'grpo') {
-        const summary = await runGrpo(input as unknown as GrpoInput);
-        printResult(o, grpoResult(summary), () => grpoText(summary));
+      if (command in ROLLOUTS) {
+        const summary = await ROLLOUTS[command](input);
+        printResult(o, { ...summary }, () => rolloutText(summary));
       } else if (command === 'sft' || command === 'pretrain') {
         await runSupervised(command, input as SupervisedInput, o);
       } else {
@@ -42,7 +51,7 @@ export function addResume(program: Command): void {
           'bad-input',
           `command of the run ${dir}`,
           command,
-          'this version resumes grpo, sft and pretrain',
+          'this version resumes grpo, ppo, sft and pretrain',
         );
       }
     });

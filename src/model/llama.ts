@@ -60,15 +60,23 @@ interface Layer {
   readonly down: Parameter;
 }
 
-export interface Llama {
-  readonly config: LlamaConfig;
+/** A trained model, or a part beside one: what files, optimizers and operations have of it. */
+export interface Trainable {
   readonly device: Device;
+  /** By Hugging Face name. */
+  readonly parameters: readonly NamedTensor[];
+  readonly groups: readonly ParameterGroup[];
+  /** What operations take, whose packed copies are void after a step. */
+  readonly operands: readonly Parameter[];
+}
+
+export interface Llama extends Trainable {
+  readonly config: LlamaConfig;
   readonly shape: HeadShape;
   /** By Hugging Face name, in the order of `parameterShapes`. */
   readonly parameters: readonly NamedTensor[];
-  /** The same memory as the operations take it, some matrices joined. */
+  /** The same memory, some matrices joined. */
   readonly operands: readonly Parameter[];
-  readonly groups: readonly ParameterGroup[];
   readonly embed: Parameter;
   readonly layers: readonly Layer[];
   readonly norm: Parameter;
@@ -129,16 +137,23 @@ function groupOperands(shapes: readonly ParameterShape[], most: number): Operand
   return groups;
 }
 
+export interface ModelOptions {
+  /** False leaves out the gradients. */
+  readonly trainable: boolean;
+  /** What its weights are counted as. Default parameters; reference for a model that others are compared with. */
+  readonly kind?: 'parameters' | 'reference';
+  /** Elements of a group of parameters at most. Default: what a tensor can hold. */
+  readonly groupElements?: number;
+}
+
 /**
  * Allocates a model; its weights are zero until they are initialised, loaded or copied.
- * @param options.trainable false leaves out the gradients
- * @param options.groupElements elements of a group of parameters at most; default: what a tensor can hold
  * @throws RetortError bad-model for sizes that cannot be, out-of-memory
  */
 export function createLlama(
   device: Device,
   config: LlamaConfig,
-  { trainable, groupElements = MOST_ELEMENTS }: { trainable: boolean; groupElements?: number },
+  { trainable, kind = 'parameters', groupElements = MOST_ELEMENTS }: ModelOptions,
 ): Llama {
   validateConfig(config);
   const shapes = parameterShapes(config);
@@ -146,7 +161,7 @@ export function createLlama(
   const operands = new Map<string, Parameter>();
   const groups: ParameterGroup[] = [];
   for (const { decay, operands: members, size } of groupOperands(shapes, groupElements)) {
-    const value = device.tensor('parameters', [size]);
+    const value = device.tensor(kind, [size]);
     const gradient = trainable ? device.tensor('gradients', [size]) : null;
     for (const t of [value, gradient]) if (t) device.fill(t, 0);
     groups.push({ decay, value, gradient });
@@ -248,19 +263,24 @@ export function initLlama(llama: Llama, seed: number): void {
 }
 
 /** Fills the weights from a source of named tensors, a model folder for instance. */
-export function readWeights(llama: Llama, source: { read(name: string, into: Float32Array): void }): void {
-  for (const p of llama.parameters) source.read(p.name, llama.device.floats(p.value));
-  touchWeights(llama);
+export function readWeights(
+  { device, parameters, operands }: Omit<Trainable, 'groups'>,
+  source: { read(name: string, into: Float32Array): void },
+): void {
+  for (const p of parameters) source.read(p.name, device.floats(p.value));
+  touchWeights({ operands });
 }
 
 /** The weights as they are saved: each copied when its turn comes. */
-export function weightsOf(
-  llama: Llama,
-): { name: string; shape: readonly number[]; data: () => Float32Array }[] {
-  return llama.parameters.map(({ name, value }) => ({
+export function weightsOf({ device, parameters }: Pick<Trainable, 'device' | 'parameters'>): {
+  name: string;
+  shape: readonly number[];
+  data: () => Float32Array;
+}[] {
+  return parameters.map(({ name, value }) => ({
     name,
     shape: value.shape,
-    data: () => llama.device.floats(value).slice(),
+    data: () => device.floats(value).slice(),
   }));
 }
 
@@ -275,7 +295,7 @@ export function followWeights(from: Llama, to: Llama, share = 1): void {
 }
 
 /** Declares that the weights changed: packed copies are void. */
-export function touchWeights({ operands }: Llama): void {
+export function touchWeights({ operands }: Pick<Trainable, 'operands'>): void {
   for (const p of operands) p.version++;
 }
 
@@ -365,7 +385,7 @@ export function checkId(id: number, config: LlamaConfig): void {
 }
 
 /** The hidden states [n, hiddenSize] of a packed batch at the given rows (all where absent). */
-function packedHidden(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
+export function packedHidden(c: Context, llama: Llama, batch: PackedBatch, rows?: readonly number[]): Tensor {
   const hidden = forward(c, llama, batch, (_, qkv, c) => attention(c, llama.shape, qkv, batch.plan));
   if (!rows) return hidden;
   const total = batch.ids.size;
@@ -381,6 +401,18 @@ export function packedLogits(c: Context, llama: Llama, batch: PackedBatch, rows?
   return linear(c, packedHidden(c, llama, batch, rows), llama.head);
 }
 
+/** Log-probability and entropy, each f32[n], of tokens from the hidden states [n, hiddenSize] before them. */
+export function hiddenLogprobs(
+  c: Context,
+  llama: Llama,
+  hidden: Tensor,
+  tokens: readonly number[],
+  options?: HeadLogprobOptions,
+): { logprob: Tensor; entropy: Tensor } {
+  for (const id of tokens) checkId(id, llama.config);
+  return headLogprob(c, hidden, llama.head, c.device.upload(tokens, 'i32'), options);
+}
+
 /** Log-probability and entropy, each f32[n], of a token at each of the given rows of a packed batch (all where absent). */
 export function packedLogprobs(
   c: Context,
@@ -389,7 +421,5 @@ export function packedLogprobs(
   tokens: readonly number[],
   { rows, ...options }: HeadLogprobOptions & { readonly rows?: readonly number[] } = {},
 ): { logprob: Tensor; entropy: Tensor } {
-  for (const id of tokens) checkId(id, llama.config);
-  const hidden = packedHidden(c, llama, batch, rows);
-  return headLogprob(c, hidden, llama.head, c.device.upload(tokens, 'i32'), options);
+  return hiddenLogprobs(c, llama, packedHidden(c, llama, batch, rows), tokens, options);
 }

@@ -1,6 +1,7 @@
 // Rewards to advantages: weighted sum, centred within the group, scaled (DeepSeekMath eq. 4; Dr. GRPO: 'none').
 import { refuse } from '../errors.js';
 import { leaveOneOut } from './leave-one-out.js';
+import { moments } from './moments.js';
 
 /** What a reward is compared with: the mean of its group (GRPO), or of the others in it (RLOO, which is not scaled). */
 export type AdvantageEstimator = 'grpo' | 'rloo';
@@ -145,15 +146,4 @@ function weightedSum(
     if (!Number.isNaN(value)) sum = (Number.isNaN(sum) ? 0 : sum) + value * (weights[name] ?? 1);
   }
   return sum;
-}
-
-// Number, mean and Bessel-corrected standard deviation of the values that are not NaN; NaN below one and two of them. Sums run
-// over distances from the first value, so that equal rewards give a deviation of exactly 0 and advantages of exactly 0.
-function moments(values: ArrayLike<number>): { count: number; mean: number; std: number } {
-  const there = Array.from(values).filter((value) => !Number.isNaN(value));
-  const offset = there[0];
-  const mean = offset + there.reduce((sum, value) => sum + (value - offset), 0) / there.length;
-  const squares = there.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  const count = there.length;
-  return { count, mean, std: count < 2 ? Number.NaN : Math.sqrt(squares / (count - 1)) };
 }

@@ -51,13 +51,15 @@ export interface PolicyLossSums {
   readonly clippedHigh: number;
   /** |logprob - old|: between sampler and trainer before the first update, between policies after it. */
   readonly logprobDifference: number;
+  /** (logprob - old)^2: half its mean is TRL's `approxkl`. */
+  readonly squaredDifference: number;
   /** Over ratios. */
   readonly ratio: number;
   /** Their number: the tokens, or the completions that have any, in which case it is rounded. */
   readonly ratios: number;
 }
 
-const COLUMNS = 9;
+const COLUMNS = 10;
 
 function policyLossKernel(name: string, surrogate: Surrogate, target: TargetInfo): Kernel {
   return buildKernel(
@@ -108,6 +110,7 @@ function policyLossKernel(name: string, surrogate: Surrogate, target: TargetInfo
           b.mul(share, b.toFloat(terms.clippedLow)),
           b.mul(share, b.toFloat(terms.clippedHigh)),
           b.abs(difference),
+          b.mul(difference, difference),
           b.mul(share, ratio),
           share,
         ];
@@ -139,10 +142,31 @@ export function policyLoss(
     [...surrogates[surrogate].bounds(epsilon, epsilonHigh), delta, beta],
     256,
   );
-  const [loss, tokens, kl, entropySum, clippedLow, clippedHigh, logprobDifference, ratio, ratios] =
-    columnSums(device, columns);
+  const [
+    loss,
+    tokens,
+    kl,
+    entropySum,
+    clippedLow,
+    clippedHigh,
+    logprobDifference,
+    squaredDifference,
+    ratio,
+    ratios,
+  ] = columnSums(device, columns);
   device.rewind(mark);
-  return { loss, tokens, kl, entropy: entropySum, clippedLow, clippedHigh, logprobDifference, ratio, ratios };
+  return {
+    loss,
+    tokens,
+    kl,
+    entropy: entropySum,
+    clippedLow,
+    clippedHigh,
+    logprobDifference,
+    squaredDifference,
+    ratio,
+    ratios,
+  };
 }
 
 /** Adds sums up, of micro-batches for instance. */
@@ -159,6 +183,7 @@ export const noSums: PolicyLossSums = {
   clippedLow: 0,
   clippedHigh: 0,
   logprobDifference: 0,
+  squaredDifference: 0,
   ratio: 0,
   ratios: 0,
 };

@@ -1,4 +1,4 @@
-// The policy loss in float64: the definition that the kernels are tested against.
+// The policy loss and the value loss in float64: the definitions that the kernels are tested against.
 import type { PolicyLossOptions } from './policy-loss.js';
 
 /** Per-token inputs as of `PolicyLossInputs`; `lengths` of completions for one ratio a completion, null for one a token. */
@@ -71,4 +71,34 @@ export function policyLossGradientReference(
   for (const span of spans)
     for (const t of span) for (const u of span) d[u] += (weight[t] * byRatio(t) * ratio[t]) / span.length;
   return d;
+}
+
+/** Per-token inputs as of `ValueLossInputs`. */
+export interface ValueReferenceInputs {
+  readonly value: ArrayLike<number>;
+  readonly old: ArrayLike<number>;
+  readonly returns: ArrayLike<number>;
+  readonly weight: ArrayLike<number>;
+}
+
+/** The value loss, weighted and summed up. */
+export function valueLossReference(
+  { value, old, returns, weight }: ValueReferenceInputs,
+  range: number,
+): number {
+  return Array.from(value, (v, t) => {
+    const clipped = Math.min(Math.max(v, old[t] - range), old[t] + range);
+    return 0.5 * weight[t] * Math.max((v - returns[t]) ** 2, (clipped - returns[t]) ** 2);
+  }).reduce((sum, x) => sum + x, 0);
+}
+
+/** Its gradient by each value. */
+export function valueLossGradientReference(
+  { value, old, returns, weight }: ValueReferenceInputs,
+  range: number,
+): Float64Array {
+  return Float64Array.from(value, (v, t) => {
+    const clipped = Math.min(Math.max(v, old[t] - range), old[t] + range);
+    return (clipped - returns[t]) ** 2 > (v - returns[t]) ** 2 ? 0 : weight[t] * (v - returns[t]);
+  });
 }

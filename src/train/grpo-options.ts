@@ -1,20 +1,27 @@
 // The options of GRPO with TRL's names in camelCase, their defaults and their checks.
 import { z } from 'zod';
-import { openModel } from '../checkpoint/open-model.js';
 import { refuse } from '../errors.js';
 import { type AdvantageEstimator, advantageEstimators, type ScaleRewards } from '../objective/advantages.js';
 import { importanceSamplingLevels } from '../objective/importance-ratio.js';
 import { lossTypes } from '../objective/loss-weights.js';
-import { MAX_PROBLEMS } from './evaluate.js';
 import { CISPO_EPSILON_HIGH, checkObjective, EPSILON } from './grpo-objective.js';
 import { optimizerFields, parseOptions, runFields } from './options.js';
+import {
+  completionLengthFor,
+  evaluationFields,
+  passFields,
+  samplingFields,
+  scoringFields,
+  stepsField,
+  taskFields,
+} from './rollout-options.js';
 
 const positive = z.number().positive();
 const count = z.number().int().min(1);
 
 /** Options of the objective and the rollouts. */
 const grpoFields = {
-  steps: count.default(100).describe('rollouts, each followed by its updates'),
+  steps: stepsField,
   batchSize: z.number().int().min(2).default(256).describe('completions of one step'),
   numGenerations: z
     .number()
@@ -24,19 +31,7 @@ const grpoFields = {
     .describe('completions of one problem (the group)'),
   minibatches: count.default(1).describe('optimizer updates that share the completions of a step'),
   numIterations: count.default(1).describe('passes over the completions of a step'),
-  maxCompletionLength: count
-    .optional()
-    .describe("most tokens of a completion; default: 256, or what the model's context leaves"),
-  temperature: positive.max(100).default(1).describe('sampling temperature'),
-  topK: z.number().int().min(0).default(0).describe('keep the k likeliest tokens; 0 keeps all'),
-  topP: positive.max(1).default(1).describe('keep the fewest tokens whose probability reaches p'),
-  minP: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0)
-    .describe('keep tokens at least this share as likely as the likeliest'),
-  stop: z.array(z.string().min(1)).default([]).describe('strings that end a completion'),
+  ...samplingFields,
   lossType: z
     .enum(lossTypes as [string, ...string[]])
     .default('dapo')
@@ -94,43 +89,17 @@ const grpoFields = {
   maxResamples: count
     .default(3)
     .describe('further rounds of sampling at most, with dynamicSampling resample'),
-  rewardWeights: z.record(z.string(), z.number()).default({}).describe('weight of each reward by name'),
-  rewardTimeout: positive.default(10).describe('seconds that a reward may take'),
-  microBatchTokens: count.default(8192).describe('most tokens in one forward and backward pass'),
-  maxSequences: count.default(256).describe('completions generated at once'),
-  onNonFinite: z
-    .enum(['stop', 'skip'])
-    .default('stop')
-    .describe('an infinite or NaN gradient ends the run or skips the update'),
-};
-
-/** Options of evaluation within a run. */
-const evaluationFields = {
-  evalEvery: z
-    .number()
-    .int()
-    .min(0)
-    .default(0)
-    .describe('steps between evaluations on held-out problems; 0: none'),
-  evalProblems: count.max(MAX_PROBLEMS).default(200).describe('held-out problems of an evaluation'),
-  evalTemperature: z.number().min(0).default(1).describe('temperature of evaluation within the run'),
+  ...scoringFields,
+  ...passFields,
 };
 
 /** The options of `retort grpo`; plain JSON, as they stand in config.json. */
 export const grpoOptions = z.strictObject({
-  model: z.string().describe('folder of the model to start from'),
-  task: z.string().describe('name of a task, or path of a module that exports one'),
-  taskOptions: z.record(z.string(), z.unknown()).default({}).describe('options of the task'),
-  template: z.string().optional().describe("prompt template; default: the task's"),
-  rewards: z
-    .array(z.string())
-    .default([])
-    .describe('a further reward by name (think-format, tag-count, soft-overlong), or a module'),
+  ...taskFields,
   ...grpoFields,
   ...optimizerFields,
   learningRate: optimizerFields.learningRate.default(1e-4),
   ...evaluationFields,
-  evalEnds: z.boolean().default(true).describe('measure held-out accuracy before and after'),
   ...runFields,
 });
 export type GrpoOptions = z.output<typeof grpoOptions> & {
@@ -163,14 +132,15 @@ export function settleGrpoOptions(given: unknown): GrpoOptions {
       'it must divide batchSize / numGenerations',
     );
   }
-  const maxCompletionLength = parsed.maxCompletionLength ?? defaultLength(parsed.model);
+  const maxCompletionLength = completionLengthFor(parsed);
   const scaleRewards = parsed.scaleRewards ?? (parsed.advantageEstimator === 'rloo' ? 'none' : 'group');
   return { ...parsed, maxCompletionLength, scaleRewards };
 }
 
-/** 256 as in TRL, or what the model's context leaves. */
-function defaultLength(model: string): number {
-  const folder = openModel(model);
-  folder.close();
-  return Math.min(256, folder.config.maxPositionEmbeddings - 1);
+/** Rounds of sampling in a step, at most. */
+export function roundsOf({
+  dynamicSampling,
+  maxResamples,
+}: Pick<GrpoOptions, 'dynamicSampling' | 'maxResamples'>): number {
+  return dynamicSampling === 'resample' ? 1 + maxResamples : 1;
 }

@@ -1,22 +1,21 @@
 // The rollout half of a GRPO step: sample a group for each problem, score it, centre its rewards.
 import { computeAdvantages } from '../objective/advantages.js';
-import type { Scored, ScoreItem, Scorer } from '../reward/score.js';
-import { groupBy, mean } from '../reward/statistics.js';
-import { createEngine, type Engine } from '../rollout/engine.js';
-import { type GenerateProgress, generateAll } from '../rollout/generate.js';
-import type { Completion } from '../rollout/request.js';
-import type { Task } from '../task/task.js';
-import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
+import type { Engine } from '../rollout/engine.js';
 import { chooseProblems, kindOf, type SuccessRates, updateRates } from './curriculum.js';
-import type { GrpoOptions } from './grpo-options.js';
-import type { Policy } from './policy.js';
+import { type GrpoOptions, roundsOf } from './grpo-options.js';
+import {
+  type Job,
+  kindMetrics,
+  lengthMetrics,
+  type Sample,
+  type ScoreRound,
+  sampleProblems,
+  trainProblem,
+  withEngine,
+} from './rollout.js';
 
 /** One completion of a step, as it was trained on. */
-export interface GrpoSample {
-  readonly problem: unknown;
-  readonly prompt: string;
-  readonly completion: Completion;
-  readonly scored: Scored;
+export interface GrpoSample extends Sample {
   readonly advantage: number;
 }
 
@@ -32,82 +31,41 @@ export interface Batch {
   readonly metrics: Readonly<Record<string, number>>;
 }
 
-/** What every part of a run works on. */
-export interface Job {
-  readonly policy: Policy;
-  readonly task: Task;
-  readonly template: PromptTemplate;
-  readonly scorer: Scorer;
-  readonly o: GrpoOptions;
-  /** Ends evaluations at once; a step is finished first. */
-  readonly signal?: AbortSignal;
-  readonly onProgress: (stage: string, progress: GenerateProgress) => void;
-}
-
-/** Scores the completions of a round of a step. */
-export type ScoreRound = (round: number, items: readonly ScoreItem[]) => Promise<Scored[]>;
-
 /** Samples a group for each problem, scores, and centres the rewards within their group. */
 export async function sampleBatch(
-  job: Job,
+  job: Job<GrpoOptions>,
   step: number,
   from: { readonly nextProblem: number; readonly rates: SuccessRates },
   score: ScoreRound,
 ): Promise<Batch> {
-  const engine = createEngine(job.policy, { maxSequences: Math.min(job.o.maxSequences, job.o.batchSize) });
-  try {
-    return await sampleWith(engine, job, step, from, score);
-  } finally {
-    engine.close();
-  }
+  return withEngine(job, (engine) => sampleWith(engine, job, step, from, score));
 }
 
 async function sampleWith(
   engine: Engine,
-  job: Job,
+  job: Job<GrpoOptions>,
   step: number,
   from: { readonly nextProblem: number; readonly rates: SuccessRates },
   score: ScoreRound,
 ): Promise<Batch> {
-  const { policy, task, template, o } = job;
+  const { o, task } = job;
   const wanted = o.batchSize / o.numGenerations;
-  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
+  const rounds = roundsOf(o);
   const all: GrpoSample[] = [];
   const groups: GrpoSample[][] = [];
   let { nextProblem } = from;
-  const problemAt = (i: number) => task.problem('train', task.size ? i % task.size.train : i, o.seed);
   let promptTokens = 0;
   let metrics: Readonly<Record<string, number>> = {};
   for (let round = 0; round < rounds && groups.length < wanted; round++) {
     const count = wanted - groups.length;
     const { indices, next } =
       o.curriculum === 'success'
-        ? chooseProblems(task, from.rates, o.seed, nextProblem, count, problemAt)
+        ? chooseProblems(task, from.rates, o.seed, nextProblem, count, (i) => trainProblem(job, i))
         : inOrder(nextProblem, count);
     nextProblem = next;
-    const problems = indices.map(problemAt);
-    const prompts = problems.map((p) => task.prompt(p));
-    const requests = prompts.map((prompt, i) => ({
-      promptIds: encodePrompt(template, policy.tokenizer, prompt),
-      n: o.numGenerations,
-      maxTokens: o.maxCompletionLength,
-      temperature: o.temperature,
-      topK: o.topK,
-      topP: o.topP,
-      minP: o.minP,
-      stop: o.stop,
-      seed: o.seed,
-      problem: indices[i],
-    }));
-    promptTokens += requests.reduce((sum, r) => sum + r.promptIds.length, 0);
-    const onProgress = (p: GenerateProgress) => job.onProgress(`step ${step}: rollouts`, p);
-    const completions = (await generateAll(engine, requests, { onProgress })).flat();
-    const items = completions.map((c) => ({
-      problem: problems[c.request],
-      completion: scoredText(template, c.text),
-      tokenCount: c.ids.length,
-    }));
-    const scores = await score(round, items);
+    const sampled = await sampleProblems(engine, job, step, indices, (items) => score(round, items));
+    promptTokens += sampled.promptTokens;
+    const scores = sampled.samples.map((s) => s.scored);
     // A failed reward says nothing about the policy: the sample takes no part in its group.
     const known = scores.map((s): Record<string, number> => (s.failed.length > 0 ? {} : { sum: s.reward }));
     const { numGenerations, scaleRewards, advantageEstimator } = o;
@@ -120,13 +78,7 @@ async function sampleWith(
       scores.map((s) => s.rewards),
       { numGenerations, scaleRewards },
     ).metrics;
-    const samples = completions.map((completion, i) => ({
-      problem: problems[completion.request],
-      prompt: prompts[completion.request],
-      completion,
-      scored: scores[i],
-      advantage: advantages[i],
-    }));
+    const samples = sampled.samples.map((sample, i) => ({ ...sample, advantage: advantages[i] }));
     all.push(...samples);
     flatGroups.forEach((flat, g) => {
       if (flat && o.dynamicSampling !== 'none') return;
@@ -161,53 +113,4 @@ function rewardMetrics(
 ): Record<string, number> {
   const named = Object.entries(byName).filter(([name]) => name.startsWith('rewards/'));
   return { ...Object.fromEntries(named), reward: sum.reward, reward_std: sum.reward_std };
-}
-
-function lengthMetrics(samples: readonly GrpoSample[]): Record<string, number> {
-  const lengths = samples.map((s) => s.completion.ids.length);
-  const ended = samples
-    .filter((s) => s.completion.finishReason === 'stop')
-    .map((s) => s.completion.ids.length);
-  return {
-    'completions/mean_length': mean(lengths),
-    'completions/min_length': Math.min(...lengths),
-    'completions/max_length': Math.max(...lengths),
-    'completions/mean_terminated_length': ended.length > 0 ? mean(ended) : 0,
-    'completions/clipped_ratio': 1 - ended.length / lengths.length,
-    accuracy: mean(samples.map((s) => (s.scored.correct ? 1 : 0))),
-    reward_failures: samples.filter((s) => s.scored.failed.length > 0).length,
-  };
-}
-
-/** Of a task with several kinds of problems, each kind's share of right completions. */
-function kindMetrics(task: Task, samples: readonly GrpoSample[]): Record<string, number> {
-  if (!task.kind) return {};
-  const byKind = groupBy(samples, ({ problem }) => task.kind?.(problem) as string);
-  return Object.fromEntries(
-    [...byKind]
-      .sort()
-      .map(([kind, of]) => [`accuracy/${kind}`, mean(of.map(({ scored }) => (scored.correct ? 1 : 0)))]),
-  );
-}
-
-/** A line of completions.jsonl. */
-export function logLine(
-  step: number,
-  { problem, prompt, completion, scored, advantage }: GrpoSample,
-): unknown {
-  const { text, ids, finishReason } = completion;
-  const { rewards, reward, correct, failed } = scored;
-  return {
-    step,
-    problem,
-    prompt,
-    completion: text,
-    tokens: ids.length,
-    finishReason,
-    rewards,
-    reward,
-    correct,
-    failed,
-    advantage,
-  };
 }

@@ -1,10 +1,10 @@
 // The update half of a GRPO step: clipped policy-gradient updates over the step's groups.
-import { RetortError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
 import { mean } from '../reward/statistics.js';
 import { objectiveOf } from './grpo-objective.js';
 import type { GrpoOptions } from './grpo-options.js';
 import type { Batch, GrpoSample } from './grpo-rollout.js';
+import { type Optimizer, stepOrSkip } from './optimizer.js';
 import type { Policy } from './policy.js';
 import { accumulatePolicyGradient, type PolicyGradientSums, type ScoredSample } from './policy-gradient.js';
 import { learningRateAt } from './schedule.js';
@@ -13,7 +13,7 @@ import { learningRateAt } from './schedule.js';
 export async function updatePolicy(
   { llama }: Policy,
   reference: Llama | null,
-  optimizer: { step(learningRate: number): number; clearGradients(): void },
+  optimizer: Pick<Optimizer, 'step' | 'clearGradients'>,
   { groups }: Batch,
   o: GrpoOptions,
   step: number,
@@ -34,15 +34,9 @@ export async function updatePolicy(
       const samples = groups.slice(start, end).flat().map(toScoredSample);
       sums.push(await accumulatePolicyGradient(llama, reference, samples, objective));
       trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.completionIds.length, 0);
-      try {
-        norms.push(optimizer.step(learningRate));
-      } catch (error) {
-        if (!(error instanceof RetortError && error.code === 'numerics' && o.onNonFinite === 'skip'))
-          throw error;
-        warn(`step ${step}: ${error.message}; the update was skipped`);
-        optimizer.clearGradients();
-        skipped++;
-      }
+      const norm = stepOrSkip(optimizer, learningRate, o.onNonFinite, (m) => warn(`step ${step}: ${m}`));
+      if (norm === null) skipped++;
+      else norms.push(norm);
     }
   }
   return { metrics: lossMetrics(o, sums, norms, learningRate, skipped), trainedTokens };

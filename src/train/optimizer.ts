@@ -1,9 +1,9 @@
-// AdamW over a model's parameter groups, with clipping by the global gradient norm, and its state for checkpoints.
+// AdamW over the parameter groups of a model or of a part of one, with clipping by the global gradient norm, and its state for checkpoints.
 
 import { adamw, norm } from '../compute/op/adamw/adamw.js';
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
-import { type Llama, touchWeights } from '../model/llama.js';
+import { type Trainable, touchWeights } from '../model/llama.js';
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -31,8 +31,25 @@ export interface Optimizer {
   free(): void;
 }
 
-export function createOptimizer(llama: Llama, o: OptimizerOptions): Optimizer {
-  const { device, groups } = llama;
+/** The gradient norm of a step; null where it is not finite, is to be skipped, and was: the caller is told through `warn`. */
+export function stepOrSkip(
+  optimizer: Pick<Optimizer, 'step' | 'clearGradients'>,
+  learningRate: number,
+  onNonFinite: 'stop' | 'skip',
+  warn: (message: string) => void,
+): number | null {
+  try {
+    return optimizer.step(learningRate);
+  } catch (error) {
+    if (!(error instanceof RetortError && error.code === 'numerics' && onNonFinite === 'skip')) throw error;
+    warn(`${error.message}; the update was skipped`);
+    optimizer.clearGradients();
+    return null;
+  }
+}
+
+export function createOptimizer(trained: Trainable, o: OptimizerOptions): Optimizer {
+  const { device, groups } = trained;
   const states = groups.map(({ decay, value, gradient }) => {
     if (!gradient)
       throw new RetortError('bad-model', 'the model was opened without gradients; open it as trainable');
@@ -76,7 +93,7 @@ export function createOptimizer(llama: Llama, o: OptimizerOptions): Optimizer {
           factor,
         });
       }
-      touchWeights(llama);
+      touchWeights(trained);
       clearGradients();
       return gradNorm;
     },

@@ -1,6 +1,7 @@
 // How options are named on the command line: the flags of every verb that trains, and the line that makes a run again.
 import { z } from 'zod';
 import { grpoOptions } from './grpo-options.js';
+import { ppoOptions } from './ppo-options.js';
 import { supervisedOptions } from './supervised-options.js';
 
 /** Names of options whose values are written `name=value` and repeated: flag by option. */
@@ -16,6 +17,7 @@ export function kebab(name: string): string {
 
 const SCHEMAS: Readonly<Record<string, z.ZodObject>> = {
   grpo: grpoOptions,
+  ppo: ppoOptions,
   sft: supervisedOptions,
   pretrain: supervisedOptions,
 };

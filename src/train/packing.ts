@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Context } from '../compute/autograd.js';
 import type { Tensor } from '../compute/tensor.js';
-import { type Llama, packedLogprobs, packSequences } from '../model/llama.js';
+import { hiddenLogprobs, type Llama, packedHidden, packSequences } from '../model/llama.js';
 
 /** A prompt and what follows it. */
 export interface Continued {
@@ -47,13 +47,8 @@ export async function eachPass<T extends Continued>(
   }
 }
 
-/** Log-probability and entropy, f32[tokens], of every completion's tokens, one completion after another. */
-export function completionLogprobs(
-  c: Context,
-  llama: Llama,
-  items: readonly Continued[],
-  temperature = 1,
-): { logprob: Tensor; entropy: Tensor } {
+/** The hidden state [tokens, hiddenSize] before every completion's tokens: what each is predicted from. */
+export function completionHidden(c: Context, llama: Llama, items: readonly Continued[]): Tensor {
   const sequences = items.map((s) => [...s.promptIds, ...s.completionIds.slice(0, -1)]);
   const rows: number[] = [];
   let start = 0;
@@ -61,6 +56,27 @@ export function completionLogprobs(
     for (let i = 0; i < item.completionIds.length; i++) rows.push(start + item.promptIds.length - 1 + i);
     start += tokensOf(item);
   }
+  return packedHidden(c, llama, packSequences(llama, sequences), rows);
+}
+
+/** Log-probability and entropy, f32[tokens], of every completion's tokens from the hidden states before them. */
+export function tokenLogprobs(
+  c: Context,
+  llama: Llama,
+  hidden: Tensor,
+  items: readonly Continued[],
+  temperature: number,
+): { logprob: Tensor; entropy: Tensor } {
   const tokens = items.flatMap((s) => [...s.completionIds]);
-  return packedLogprobs(c, llama, packSequences(llama, sequences), tokens, { rows, temperature });
+  return hiddenLogprobs(c, llama, hidden, tokens, { temperature });
+}
+
+/** Log-probability and entropy, f32[tokens], of every completion's tokens, one completion after another. */
+export function completionLogprobs(
+  c: Context,
+  llama: Llama,
+  items: readonly Continued[],
+  temperature = 1,
+): { logprob: Tensor; entropy: Tensor } {
+  return tokenLogprobs(c, llama, completionHidden(c, llama, items), items, temperature);
 }

@@ -7,8 +7,7 @@ import { parameterCount } from '../model/config.js';
 import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
 import type { GrpoInput } from './grpo.js';
-import { checkFit, grpoTemplate } from './grpo-checks.js';
-import { settleGrpoOptions } from './grpo-options.js';
+import { roundsOf, settleGrpoOptions } from './grpo-options.js';
 import { planNewModel } from './new-model.js';
 import { grpoRehearsal } from './plan/grpo.js';
 import { limitOf, type PlannedBytes, type PlannedMemory, planMemory, sizesOf } from './plan/memory.js';
@@ -16,6 +15,8 @@ import type { Rehearsal } from './plan/rehearsal.js';
 import { type PlannedSeconds, planSeconds } from './plan/seconds.js';
 import { supervisedRehearsal } from './plan/supervised.js';
 import { readPolicyPlan } from './policy.js';
+import { checkFit, promptTemplate } from './rollout-checks.js';
+import { optionsOf } from './setting.js';
 import type { SupervisedInput } from './supervised.js';
 import { prepareData } from './supervised-data.js';
 import { type SupervisedCommand, settleSupervisedOptions } from './supervised-options.js';
@@ -64,21 +65,17 @@ const SUPERVISED_STEPS = { played: 10, counted: 3 };
  * console.log(bytes.activations, bytes.total);
  */
 export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Promise<Plan> {
-  const { task: given, rewards = [], resume, device, signal, onProgress, ...rest } = input;
-  const { onEvaluation, onRewardFailure, warn, ...fields } = rest;
-  const names = rewards.map((r) => (typeof r === 'string' ? r : r.name));
-  const name = typeof given === 'string' ? given : given?.name;
-  const o = settleGrpoOptions({ ...fields, task: name, rewards: names });
+  const o = settleGrpoOptions(optionsOf(input));
   const { meanLength } = options;
   if (meanLength !== undefined) {
     const most = o.maxCompletionLength;
     if (!Number.isInteger(meanLength) || meanLength < 1 || meanLength > most)
       throw refuse('bad-input', 'mean length of completions', meanLength, `give 1 to ${most} tokens`);
   }
-  const task: Task = typeof given === 'string' ? await loadTask(given, o.taskOptions) : given;
+  const task: Task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const { config, tokenizer } = readPolicyPlan(o.model);
-  const template = grpoTemplate(o, task, tokenizer);
-  checkFit(config, tokenizer, task, template, o);
+  const template = promptTemplate(o, task, tokenizer);
+  checkFit(config, tokenizer, task, template, o, roundsOf(o));
   const subject = { config, tokenizer, task, template };
   const evaluations = (o.evalEnds ? 4 : 0) + (o.evalEvery > 0 ? Math.floor(o.steps / o.evalEvery) : 0);
   return planRun(

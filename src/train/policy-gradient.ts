@@ -1,5 +1,5 @@
 // The gradient of the policy loss over a minibatch of scored completions, in micro-batches of bounded size.
-import { Tape } from '../compute/autograd.js';
+import { type Context, Tape } from '../compute/autograd.js';
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
@@ -13,7 +13,7 @@ import {
   type PolicyLossSums,
   policyLoss,
 } from '../objective/policy-loss.js';
-import { type Continued, completionLogprobs, eachPass } from './packing.js';
+import { type Continued, completionHidden, completionLogprobs, eachPass, tokenLogprobs } from './packing.js';
 
 /** A completion with what the objective needs of it. */
 export interface ScoredSample extends Continued {
@@ -21,7 +21,8 @@ export interface ScoredSample extends Continued {
   readonly oldLogprobs: ArrayLike<number>;
   /** Of each id, under the reference; computed here from the reference model where absent. */
   readonly referenceLogprobs?: ArrayLike<number>;
-  readonly advantage: number;
+  /** Of the whole completion, or of each id. */
+  readonly advantage: number | ArrayLike<number>;
   /** Cut by the length limit. */
   readonly truncated: boolean;
 }
@@ -47,15 +48,24 @@ export interface PolicyGradientSums extends PolicyLossSums {
   readonly policyLoss: number;
 }
 
+/** Given the hidden states [tokens, hiddenSize] before the tokens of a pass's completions. */
+export type LossBesides<S extends ScoredSample> = (
+  c: Context & { readonly tape: Tape },
+  hidden: Tensor,
+  pass: readonly S[],
+) => void;
+
 /**
  * Adds the loss's gradient over a minibatch to the model's gradients and gives the sums. The loss is normalised over
  * the whole minibatch, so it does not depend on how it is cut into micro-batches.
+ * @param besides adds the gradient of a further loss of a pass's hidden states
  */
-export async function accumulatePolicyGradient(
+export async function accumulatePolicyGradient<S extends ScoredSample>(
   llama: Llama,
   reference: Llama | null,
-  samples: readonly ScoredSample[],
+  samples: readonly S[],
   o: PolicyGradientOptions,
+  besides: LossBesides<S> = () => {},
 ): Promise<PolicyGradientSums> {
   const { device } = llama;
   const used = samples.filter((s) => s.completionIds.length > 0);
@@ -65,14 +75,16 @@ export async function accumulatePolicyGradient(
   const weightOf = new Map(used.map((s, i) => [s, perCompletion[i]]));
   let sums = noSums;
   await eachPass(llama, used, o.microBatchTokens, (pass) => {
-    const perToken = (f: (s: ScoredSample, i: number) => number) =>
+    const perToken = (f: (s: S, i: number) => number) =>
       device.upload(
         pass.flatMap((s) => s.completionIds.map((_, i) => f(s, i))),
         'f32',
       );
     const old = perToken((s, i) => s.oldLogprobs[i]);
     const tape = new Tape(device, { checkpointing: o.gradientCheckpointing });
-    const { logprob, entropy } = completionLogprobs({ device, tape }, llama, pass, o.temperature);
+    const c = { device, tape };
+    const hidden = completionHidden(c, llama, pass);
+    const { logprob, entropy } = tokenLogprobs(c, llama, hidden, pass, o.temperature);
     const weight = perToken((s) => weightOf.get(s) as number);
     const lengths = pass.map((s) => s.completionIds.length);
     const inputs = {
@@ -80,7 +92,7 @@ export async function accumulatePolicyGradient(
       entropy,
       old,
       reference: o.beta === 0 ? old : referenceLogprobs(reference, pass, perToken, o.temperature),
-      advantage: perToken((s) => s.advantage),
+      advantage: perToken((s, i) => (typeof s.advantage === 'number' ? s.advantage : s.advantage[i])),
       weight,
       starts: o.importanceSamplingLevel === 'sequence' ? device.upload(startsOf(lengths), 'i32') : null,
     };
@@ -88,6 +100,7 @@ export async function accumulatePolicyGradient(
     sums = addSums(sums, policyLoss(device, inputs, { ...o, surrogate }, into));
     if (o.entropyCoef !== 0)
       entropyBonus(device, weight, o.entropyCoef, countedTokens, tape.contribute(entropy).tensor);
+    besides(c, hidden, pass);
     tape.backward();
   });
   const bonus = (o.entropyCoef * sums.entropy) / Math.max(1, countedTokens);
@@ -95,10 +108,10 @@ export async function accumulatePolicyGradient(
 }
 
 /** Under the reference model, or as given with the samples. */
-function referenceLogprobs(
+function referenceLogprobs<S extends ScoredSample>(
   reference: Llama | null,
-  pass: readonly ScoredSample[],
-  perToken: (f: (s: ScoredSample, i: number) => number) => Tensor,
+  pass: readonly S[],
+  perToken: (f: (s: S, i: number) => number) => Tensor,
   temperature: number,
 ): Tensor {
   if (pass.every((s) => s.referenceLogprobs)) return perToken((s, i) => s.referenceLogprobs?.[i] as number);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { writeFileAtomically } from '../checkpoint/atomic.js';
 import type { JsonlWriter } from '../checkpoint/jsonl.js';
 import { openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
+import { takeLock } from '../checkpoint/lock.js';
 import {
   type Checkpoint,
   createRun,
@@ -18,11 +19,19 @@ import {
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { Device } from '../compute/device/device.js';
 import { RetortError, refuse } from '../errors.js';
-import { freeLlama } from '../model/llama.js';
+import { freeLlama, readWeights, type Trainable, weightsOf } from '../model/llama.js';
 import { VERSION } from '../version.js';
 import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
 import { loadPolicy, type Policy, policyFiles } from './policy.js';
-import { lockRun } from './run-lock.js';
+
+/** What is trained beside the policy, a critic for instance: its weights and its optimizer are in every checkpoint. */
+export interface Part {
+  readonly trained: Trainable;
+  readonly optimizer: OptimizerOptions;
+  /** What it is, as plain JSON: kept with it. */
+  readonly about: unknown;
+  free(): void;
+}
 
 /** What a loop gives to begin a run or to go on with one. */
 export interface RunOptions<State> {
@@ -39,6 +48,11 @@ export interface RunOptions<State> {
   /** Makes the policy of step 0. The same each time it is called. */
   readonly makePolicy: () => Policy;
   readonly optimizer: OptimizerOptions;
+  /**
+   * Makes what is trained beside the policy, by name, as it is at step 0.
+   * @param about what a checkpoint says of a part, which is then read from there; undefined at step 0
+   */
+  readonly makeParts?: (policy: Policy, about: (name: string) => unknown) => Readonly<Record<string, Part>>;
   /** The loop's own state at step 0, plain JSON. */
   readonly initialState: State;
   /** Further tensors of a checkpoint by group, the reference model for instance. */
@@ -54,6 +68,8 @@ export interface ActiveRun<State> {
   readonly dir: string | null;
   readonly policy: Policy;
   readonly optimizer: Optimizer;
+  /** Of the parts, by name. */
+  readonly optimizers: Readonly<Record<string, Optimizer>>;
   /** Steps done when the run was opened. */
   readonly startStep: number;
   readonly state: State;
@@ -71,6 +87,8 @@ export interface ActiveRun<State> {
    * @throws RetortError interrupted, after a checkpoint, where the signal was aborted
    */
   stepDone(step: number, state: State): void;
+  /** What to do with an error of work between steps that the signal ends at once: as `stepDone`, then throws on. */
+  stoppedAt(step: number, state: State): (error: unknown) => never;
   /** Writes the last checkpoint and summary.json. */
   finish(step: number, state: State, summary: Readonly<Record<string, unknown>>): void;
   close(): void;
@@ -78,6 +96,7 @@ export interface ActiveRun<State> {
 
 interface SavedState {
   readonly optimizerSteps: number;
+  readonly parts?: Readonly<Record<string, { readonly optimizerSteps: number; readonly about: unknown }>>;
   readonly loop: unknown;
 }
 
@@ -132,7 +151,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     };
     run = createRun(o.out, config);
   }
-  const unlock = run ? lockRun(run.dir) : () => {};
+  const unlock = run ? takeLock(join(run.dir, 'lock.json'), `the run ${run.dir}`) : () => {};
   try {
     return openLocked(o, run, unlock);
   } catch (error) {
@@ -150,11 +169,22 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     const checkpoint = run && listCheckpoints(run).length > 0 ? newestCheckpoint(run, warn) : null;
     const policy = checkpoint ? loadPolicy(checkpoint.path, device, { trainable: true }) : o.makePolicy();
     const optimizer = createOptimizer(policy.llama, o.optimizer);
+    const restored = checkpoint ? (checkpoint.state as SavedState) : null;
+    const made = o.makeParts?.(policy, (name) => restored?.parts?.[name]?.about) ?? {};
+    const parts = Object.entries(made).map(([name, part]) => ({
+      name,
+      part,
+      optimizer: createOptimizer(part.trained, part.optimizer),
+    }));
     let state = o.initialState;
-    if (checkpoint) {
-      const saved = checkpoint.state as SavedState;
-      optimizer.restore(saved.optimizerSteps, checkpoint.groups.optimizer);
-      state = saved.loop as State;
+    if (checkpoint && restored) {
+      optimizer.restore(restored.optimizerSteps, checkpoint.groups.optimizer);
+      for (const { name, part, optimizer } of parts) {
+        readWeights(part.trained, checkpoint.groups[name]);
+        const steps = restored.parts?.[name]?.optimizerSteps ?? 0;
+        optimizer.restore(steps, checkpoint.groups[optimizerOf(name)]);
+      }
+      state = restored.loop as State;
     }
     const files = openJournals(run, checkpoint);
     const replay = run
@@ -164,8 +194,26 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
 
     const save = (step: number, loop: State) => {
       if (!run || step === lastSaved) return;
-      const saved: SavedState = { optimizerSteps: optimizer.steps, loop };
-      const groups = { optimizer: optimizer.tensors(), ...o.groups?.(policy) };
+      const saved: SavedState = {
+        optimizerSteps: optimizer.steps,
+        ...(parts.length > 0 && {
+          parts: Object.fromEntries(
+            parts.map(({ name, part, optimizer }) => [
+              name,
+              { optimizerSteps: optimizer.steps, about: part.about },
+            ]),
+          ),
+        }),
+        loop,
+      };
+      const groups: Record<string, Iterable<NamedTensor>> = {
+        optimizer: optimizer.tensors(),
+        ...o.groups?.(policy),
+      };
+      for (const { name, part, optimizer } of parts) {
+        groups[name] = weightsOf(part.trained);
+        groups[optimizerOf(name)] = optimizer.tensors();
+      }
       const content = { model: policyFiles(policy), groups, state: saved };
       saveCheckpoint(run, step, content, {
         journals: files ? [files.metrics, files.completions] : [],
@@ -175,10 +223,11 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     };
     if (!checkpoint) save(0, state);
 
-    return {
+    const active: ActiveRun<State> = {
       dir: run?.dir ?? null,
       policy,
       optimizer,
+      optimizers: Object.fromEntries(parts.map(({ name, optimizer }) => [name, optimizer])),
       startStep: checkpoint?.step ?? 0,
       state,
       restored: (group) => checkpoint?.groups[group] ?? null,
@@ -202,6 +251,10 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
           : '; nothing was recorded, since no output folder was named';
         throw new RetortError('interrupted', `stopped after step ${step}${how}`);
       },
+      stoppedAt: (step, loop) => (error) => {
+        if (o.signal?.aborted) active.stepDone(step, loop);
+        throw error;
+      },
       finish(step, loop, summary) {
         save(step, loop);
         if (run) writeFileAtomically(join(run.dir, 'summary.json'), `${JSON.stringify(summary, null, 2)}\n`);
@@ -211,15 +264,25 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
         files?.metrics.close();
         files?.completions.close();
         files?.replay.close();
+        for (const { part, optimizer } of parts) {
+          optimizer.free();
+          part.free();
+        }
         optimizer.free();
         freeLlama(policy.llama);
         unlock();
       },
     };
+    return active;
   }
 }
 
 const REPLAY = 'journal.jsonl';
+
+/** The group of a checkpoint that holds a part's optimizer. */
+function optimizerOf(part: string): string {
+  return `${part}-optimizer`;
+}
 
 function openJournals(
   run: Run | null,

@@ -2,10 +2,10 @@
 import type { z } from 'zod';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
-import { RetortError } from '../errors.js';
 import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
 import { makeNewPolicy } from './new-model.js';
+import { stepOrSkip } from './optimizer.js';
 import { saveModel } from './options.js';
 import { tokensOf } from './packing.js';
 import { loadPolicy, type Policy } from './policy.js';
@@ -142,28 +142,18 @@ async function* run(
       optimizer.clearGradients();
       const loss = await meanLoss(policy.llama, examples, o, true);
       const tokens = examples.reduce((n, e) => n + tokensOf(e), 0);
-      let gradNorm = 0;
-      let skipped = 0;
-      try {
-        gradNorm = optimizer.step(learningRate);
-      } catch (error) {
-        if (!(error instanceof RetortError && error.code === 'numerics' && o.onNonFinite === 'skip'))
-          throw error;
-        warn(`step ${step}: ${error.message}; the update was skipped`);
-        optimizer.clearGradients();
-        skipped = 1;
-      }
+      const gradNorm = stepOrSkip(optimizer, learningRate, o.onNonFinite, (m) => warn(`step ${step}: ${m}`));
       const seconds = (performance.now() - began) / 1000;
       state = { nextExample: next, tokens: state.tokens + tokens, seconds: state.seconds + seconds, loss };
       const metrics: Record<string, number> = {
         loss,
         learning_rate: learningRate,
-        grad_norm: gradNorm,
+        grad_norm: gradNorm ?? 0,
         num_tokens: state.tokens,
         step_time: seconds,
         tokens_per_second: tokens / seconds,
         ...(train.size === null ? {} : { epoch: next / train.size }),
-        ...(skipped ? { skipped_updates: skipped } : {}),
+        ...(gradNorm === null ? { skipped_updates: 1 } : {}),
       };
       const due = step === steps || (o.evalEvery > 0 && step % o.evalEvery === 0);
       if (heldout && due) {

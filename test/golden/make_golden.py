@@ -140,8 +140,8 @@ def attention(x, p, at, c):
     return torch.cat(outputs, -1) @ p[f"{at}self_attn.o_proj.weight"].T
 
 
-def llama(p, c, ids):
-    """Logits [tokens, vocab] of one sequence."""
+def trunk(p, c, ids):
+    """The hidden states [tokens, hiddenSize] of one sequence after the last norm."""
     x = p["model.embed_tokens.weight"][torch.tensor(ids)]
     for i in range(c["numHiddenLayers"]):
         at = f"model.layers.{i}."
@@ -149,8 +149,13 @@ def llama(p, c, ids):
         h = rms_norm(x, p[at + "post_attention_layernorm.weight"], c["rmsNormEps"])
         gate, up = h @ p[at + "mlp.gate_proj.weight"].T, h @ p[at + "mlp.up_proj.weight"].T
         x = x + (gate * torch.sigmoid(gate) * up) @ p[at + "mlp.down_proj.weight"].T
+    return rms_norm(x, p["model.norm.weight"], c["rmsNormEps"])
+
+
+def llama(p, c, ids):
+    """Logits [tokens, vocab] of one sequence."""
     head = p["model.embed_tokens.weight"] if c["tieWordEmbeddings"] else p["lm_head.weight"]
-    return rms_norm(x, p["model.norm.weight"], c["rmsNormEps"]) @ head.T
+    return trunk(p, c, ids) @ head.T
 
 
 def cross_entropy(p, c, sequences):
@@ -238,7 +243,10 @@ COMPLETIONS = [(1, True), (4, True), (9, True), (12, False), (12, True), (2, Tru
 ADVANTAGES = [1.1, -0.7, 0.4, -0.8, 0.9, -1.2, 0.0, 0.3]
 
 
-def make_rollouts(p, c, seed):
+GRPO_BOUNDS = (0.8, 1.28, 1.5)
+
+
+def make_rollouts(p, c, seed, bounds=GRPO_BOUNDS):
     rng = random.Random(seed)
     eos = c["eosTokenIds"][0]
     ordinary = [token for token in range(c["vocabSize"]) if token != eos]
@@ -254,16 +262,16 @@ def make_rollouts(p, c, seed):
         scored = score_rollouts(p, c, rollouts)
     for rollout, (logps, _), advantage in zip(rollouts, scored, ADVANTAGES):
         rollout["advantage"] = as_float32(torch.tensor(advantage))
-        rollout["oldLogps"] = as_float32(torch.stack([logp - clear_log_ratio(rng) for logp in logps]))
+        rollout["oldLogps"] = as_float32(torch.stack([logp - clear_log_ratio(rng, bounds) for logp in logps]))
         rollout["refLogps"] = as_float32(torch.stack([logp + rng.gauss(0, 0.3) for logp in logps]))
     return rollouts
 
 
-def clear_log_ratio(rng):
+def clear_log_ratio(rng, bounds):
     """A log-ratio between -0.6 and 0.6 that is not so near a clipping bound that float32 could fall on the other side."""
     while True:
         value = rng.uniform(-0.6, 0.6)
-        if all(abs(math.exp(value) - bound) > 0.01 for bound in (0.8, 1.28, 1.5)):
+        if all(abs(math.exp(value) - bound) > 0.01 for bound in bounds):
             return value
 
 
@@ -503,6 +511,182 @@ def gae_cases():
             gae_case(7, 0.99, 0.0, 5)]
 
 
+# ---------------------------------------------------------------- G: PPO
+
+PPO = dict(temperature=0.9, cliprange=0.2, cliprangeValue=0.2, vfCoef=0.1, maxCompletionLength=12, updates=3)
+# The bound of the gradient norm lies between those of the policy's and of the critic's losses: one is clipped, one is not.
+PPO_ADAMW = dict(learningRate=1e-3, betas=[0.9, 0.99], eps=1e-8, weightDecay=0.1, maxGradNorm=1.0)
+SCORES = [1.0, 0.1, 0.0, 0.1, 1.0, 0.0, 1.0, 0.1]
+
+
+def padded(lists, fill=0.0):
+    longest = max(len(x) for x in lists)
+    return torch.stack([F.pad(x, (0, longest - len(x)), value=fill) for x in lists])
+
+
+def critic_values(critic, c, rollouts):
+    """Of the state before each token of each completion."""
+    values = []
+    for rollout in rollouts:
+        ids, first = rollout["prompt"] + rollout["completion"], len(rollout["prompt"]) - 1
+        values.append((trunk(critic, c, ids)[first:-1] @ critic["score.weight"].T).squeeze(-1))
+    return values
+
+
+def masked_mean(x, mask):
+    return (x * mask).sum() / mask.sum()
+
+
+def masked_whiten(x, mask, shift_mean):
+    mean = masked_mean(x, mask)
+    n = mask.sum()
+    variance = masked_mean((x - mean) ** 2, mask) * n / (n - 1)
+    y = (x - mean) * torch.rsqrt(variance + 1e-8)
+    return y if shift_mean else y + mean
+
+
+def ppo_advantages(rollouts, values, *, kl_coef, kl_estimator, whiten_rewards, whiten_advantages, penalty, gamma, lam):
+    """As TRL's PPOTrainer over padded tensors, but for the score: the last token earns it, and nothing follows."""
+    lengths = torch.tensor([len(r["completion"]) for r in rollouts])
+    logps, refs = padded([r["oldLogps"] for r in rollouts]), padded([r["refLogps"] for r in rollouts])
+    values = padded(values)
+    mask = (torch.arange(logps.shape[1])[None, :] < lengths[:, None]).double()
+    scores = torch.tensor([s - (penalty if r["truncated"] else 0.0) for s, r in zip(SCORES, rollouts)])
+    log_ratio = refs - logps
+    kl = -log_ratio if kl_estimator == "k1" else (log_ratio.exp() - 1) - log_ratio
+    rewards = -kl_coef * kl * mask
+    rewards[torch.arange(len(rollouts)), lengths - 1] += scores
+    if whiten_rewards:
+        rewards = masked_whiten(rewards, mask, False) * mask
+    steps, following = [], torch.zeros(len(rollouts))
+    for t in reversed(range(logps.shape[1])):
+        next_value = values[:, t + 1] if t + 1 < logps.shape[1] else torch.zeros(len(rollouts))
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = delta + gamma * lam * following
+        steps.append(following)
+    advantages = torch.stack(steps[::-1], 1) * mask
+    returns = (advantages + values) * mask
+    if whiten_advantages:
+        advantages = masked_whiten(advantages, mask, True) * mask
+    return kl * mask, rewards, advantages, returns, mask
+
+
+def ppo_loss(policy, critic, c, rollouts, old_values, advantages, returns, mask, entropy_coef):
+    scored = score_rollouts(policy, c, rollouts)
+    logps, entropies = padded([x for x, _ in scored]), padded([x for _, x in scored])
+    old_logps, old_values = padded([r["oldLogps"] for r in rollouts]), padded(old_values)
+    values = padded(critic_values(critic, c, rollouts))
+    clip, clip_value = PPO["cliprange"], PPO["cliprangeValue"]
+    clipped_values = torch.clamp(values, old_values - clip_value, old_values + clip_value)
+    value_losses, clipped_value_losses = (values - returns) ** 2, (clipped_values - returns) ** 2
+    value_loss = 0.5 * masked_mean(torch.max(value_losses, clipped_value_losses), mask)
+    difference = logps - old_logps
+    ratio = torch.exp(difference)
+    policy_losses = -advantages * ratio
+    clipped_policy_losses = -advantages * torch.clamp(ratio, 1 - clip, 1 + clip)
+    policy_loss = masked_mean(torch.max(policy_losses, clipped_policy_losses), mask)
+    counted = mask.bool()
+    assert clear_of(ratio[counted], [1 - clip, 1 + clip])
+    assert clear_of((values - old_values).abs()[counted], [clip_value])
+    apart = (value_losses - clipped_value_losses).abs()[counted & (values != clipped_values)]
+    assert apart.min() > 1e-4, "no value so near the middle that float32 could take the other loss"
+    entropy = masked_mean(entropies, mask)
+    metrics = {"loss/policy_avg": policy_loss, "loss/value_avg": value_loss,
+               "policy/approxkl_avg": 0.5 * masked_mean(difference ** 2, mask),
+               "policy/clipfrac_avg": masked_mean((clipped_policy_losses > policy_losses).double(), mask),
+               "val/clipfrac_avg": masked_mean((clipped_value_losses > value_losses).double(), mask),
+               "policy/entropy_avg": entropy, "val/ratio": masked_mean(ratio, mask)}
+    loss = policy_loss - entropy_coef * entropy + PPO["vfCoef"] * value_loss
+    return loss, {name: value.item() for name, value in metrics.items()}
+
+
+def unpadded(x, rollouts):
+    return torch.cat([row[: len(r["completion"])] for row, r in zip(x, rollouts)])
+
+
+def ppo_case(name, policy, critic, c, rollouts, old_values, tensors, *, kl_coef=0.05, kl_estimator="k1", whiten_rewards=False,
+             whiten_advantages=True, penalty=0.0, gamma=1.0, lam=0.95, entropy_coef=0.0, shared=False, updates=1):
+    options = dict(kl_coef=kl_coef, kl_estimator=kl_estimator, whiten_rewards=whiten_rewards,
+                   whiten_advantages=whiten_advantages, penalty=penalty, gamma=gamma, lam=lam)
+    kl, rewards, advantages, returns, mask = ppo_advantages(rollouts, old_values, **options)
+    for key, x in (("rewards", rewards), ("advantages", advantages), ("returns", returns)):
+        tensors[f"{name}:{key}"] = unpadded(x, rollouts)
+    advantages, returns = as_float32(advantages), as_float32(returns)
+    policy = copies(policy)
+    if shared:
+        head = {"score.weight": critic["score.weight"].detach().clone().requires_grad_()}
+        critic, own = {**policy, **head}, head
+    else:
+        critic = own = copies(critic)
+    optimizers = [adamw(policy, PPO_ADAMW), adamw(own, PPO_ADAMW)]
+    measured, norms = [], []
+    for update in range(1, updates + 1):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss, metrics = ppo_loss(policy, critic, c, rollouts, old_values, advantages, returns, mask, entropy_coef)
+        loss.backward()
+        if update == 1:
+            tensors.update(prefixed(f"{name}:gradient:policy:", {n: t.grad.clone() for n, t in policy.items()}))
+            tensors.update(prefixed(f"{name}:gradient:critic:", {n: t.grad.clone() for n, t in own.items()}))
+        norms.append([torch.nn.utils.clip_grad_norm_(list(part.values()), PPO_ADAMW["maxGradNorm"]).item()
+                      for part in (policy, own)])
+        for optimizer in optimizers:
+            optimizer.step()
+        measured.append({**metrics, "loss": loss.item()})
+    if updates > 1:
+        tensors.update(prefixed(f"{name}:after:policy:", {n: t.detach().clone() for n, t in policy.items()}))
+        tensors.update(prefixed(f"{name}:after:critic:", {n: t.detach().clone() for n, t in own.items()}))
+    return {"name": name, "klCoef": kl_coef, "klEstimator": kl_estimator, "whitenRewards": whiten_rewards,
+            "whitenAdvantages": whiten_advantages, "missingEosPenalty": penalty, "gamma": gamma, "lam": lam,
+            "entropyCoef": entropy_coef, "sharedTrunk": shared, "updates": updates, "metrics": measured, "gradNorms": norms,
+            "kl": (kl.sum(1)).mean().item()}
+
+
+def ppo_cases(p, c, seed):
+    rollouts = make_rollouts(p, c, seed, (0.8, 1.2))
+    rng = random.Random(seed + 1)
+    critic_config = dict(c, tieWordEmbeddings=True)
+    critic = random_parameters(critic_config, rng)
+    critic["score.weight"] = as_float32(torch.tensor([[rng.gauss(0, 0.2) for _ in range(c["hiddenSize"])]])).requires_grad_()
+
+    def perturbed(values):
+        away = []
+        for value in values:
+            shift = rng.uniform(-0.5, 0.5)
+            while abs(abs(shift) - PPO["cliprangeValue"]) < 0.03:
+                shift = rng.uniform(-0.5, 0.5)
+            away.append(value.item() + shift)
+        return as_float32(torch.tensor(away))
+
+    with torch.no_grad():
+        values = critic_values(critic, c, rollouts)
+        shared_values = critic_values({**p, "score.weight": critic["score.weight"]}, c, rollouts)
+    old_values = [perturbed(v) for v in values]
+    old_shared = [perturbed(v) for v in shared_values]
+    tensors = {
+        **prefixed("critic:", critic), "values": torch.cat(values), "sharedValues": torch.cat(shared_values),
+        "oldValues": torch.cat(old_values), "oldSharedValues": torch.cat(old_shared),
+        "oldLogps": torch.cat([r["oldLogps"] for r in rollouts]), "refLogps": torch.cat([r["refLogps"] for r in rollouts]),
+    }
+
+    def case(name, **options):
+        old = old_shared if options.get("shared") else old_values
+        return ppo_case(name, p, critic, c, rollouts, old, tensors, **options)
+
+    cases = [
+        case("k1", updates=PPO["updates"]),
+        case("k3", kl_estimator="k3", kl_coef=0.2, penalty=0.5, whiten_rewards=True, gamma=0.98, lam=0.8),
+        case("plain", kl_coef=0.0, whiten_advantages=False, lam=1.0, entropy_coef=0.1),
+        case("shared", shared=True, updates=PPO["updates"]),
+    ]
+    for name in ("policy/clipfrac_avg", "val/clipfrac_avg"):
+        assert all(0 < k["metrics"][0][name] < 1 for k in cases), name
+    save_safetensors("ppo.safetensors", tensors)
+    given = [{k: r[k] for k in ("prompt", "completion", "truncated")} for r in rollouts]
+    return {"options": PPO, "optimizer": PPO_ADAMW, "criticConfig": critic_config, "rollouts": given, "scores": SCORES,
+            "cases": cases}
+
+
 # ---------------------------------------------------------------- all of it
 
 def main():
@@ -517,6 +701,7 @@ def main():
         "grpo": grpo_cases(p, CONFIG_A, 3),
         "advantages": advantage_cases(),
         "gae": gae_cases(),
+        "ppo": ppo_cases(p, CONFIG_A, 22),
     }
     (HERE / "golden.json").write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
     print(json.dumps({"a": a["loss"], "b": b["loss"], **index["adamw"],

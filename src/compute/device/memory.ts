@@ -5,6 +5,8 @@ import type { Backing } from './backing.js';
 /** What a block is for; peaks are reported by it. */
 export type MemoryKind =
   | 'parameters'
+  /** Weights of a model that is only compared with. */
+  | 'reference'
   | 'gradients'
   | 'optimizer'
   | 'activations'
@@ -20,6 +22,7 @@ export type MemoryReport = Readonly<Record<MemoryKind, MemoryUse>> & { readonly 
 
 const KINDS: readonly MemoryKind[] = [
   'parameters',
+  'reference',
   'gradients',
   'optimizer',
   'activations',

@@ -8,11 +8,12 @@ import type { Task } from '../../task/task.js';
 import type { PromptTemplate } from '../../text/template.js';
 import type { Tokenizer } from '../../text/tokenizer.js';
 import type { SuccessRates } from '../curriculum.js';
-import { evaluateNow } from '../grpo-evaluation.js';
 import type { GrpoOptions } from '../grpo-options.js';
-import { type Job, sampleBatch } from '../grpo-rollout.js';
+import { sampleBatch } from '../grpo-rollout.js';
 import { updatePolicy } from '../grpo-update.js';
 import { createOptimizer } from '../optimizer.js';
+import type { Job } from '../rollout.js';
+import { evaluateNow } from '../rollout-evaluation.js';
 import { drawLengths, STAGED_END, stagedStream } from './lengths.js';
 import { type ChangedOptions, halved, type Rehearsal, stageModel, stopIfAborted } from './rehearsal.js';
 
@@ -46,8 +47,9 @@ export function grpoRehearsal(
       const stream = stagedStream(drawLengths(meanLength, o.maxCompletionLength));
       const policy = { llama, tokenizer: { ...subject.tokenizer, eosTokenIds: [], stream } };
       const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
-      const reference = o.beta > 0 ? stageModel(device, config, { trainable: false }) : null;
-      const job: Job = {
+      const reference =
+        o.beta > 0 ? stageModel(device, config, { trainable: false, kind: 'reference' }) : null;
+      const job: Job<GrpoOptions> = {
         policy,
         task,
         template,

@@ -4,7 +4,7 @@ import { DryDevice } from '../../compute/device/dry.js';
 import type { MemoryKind } from '../../compute/device/memory.js';
 import { RetortError } from '../../errors.js';
 import type { LlamaConfig } from '../../model/config.js';
-import { createLlama, type Llama, touchWeights } from '../../model/llama.js';
+import { createLlama, type Llama, type ModelOptions, touchWeights } from '../../model/llama.js';
 
 export type Phase = 'evaluation' | 'rollout' | 'update';
 
@@ -35,7 +35,7 @@ export interface Rehearsal {
 export type ChangedOptions = Readonly<Record<string, number | boolean>>;
 
 /** A model to play with: it never ends a sequence by itself. */
-export function stageModel(device: Device, config: LlamaConfig, options: { trainable: boolean }): Llama {
+export function stageModel(device: Device, config: LlamaConfig, options: ModelOptions): Llama {
   const llama = createLlama(device, { ...config, eosTokenIds: [] }, options);
   if (device instanceof DryDevice) return llama;
   // Small and all the same: nothing overflows, and no number is so small that the processor takes longer for it.

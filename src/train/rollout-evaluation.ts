@@ -1,8 +1,8 @@
-// Held-out accuracy before, within and after a GRPO run.
+// Held-out accuracy before, within and after a run with rollouts.
 import type { Task } from '../task/task.js';
 import { distinctProblems, type Evaluation, evaluate } from './evaluate.js';
-import type { GrpoOptions } from './grpo-options.js';
-import type { Job } from './grpo-rollout.js';
+import type { Job } from './rollout.js';
+import type { RolloutOptions } from './rollout-options.js';
 
 /** Held-out accuracies. */
 export interface Accuracies {
@@ -23,7 +23,7 @@ export type OnEvaluation = (
 const SEED = 0;
 
 /** What the run's evaluations will ask. @throws RetortError bad-input where there are not so many */
-export function evaluationProblems(task: Task, o: GrpoOptions): unknown[] {
+export function evaluationProblems(task: Task, o: RolloutOptions): unknown[] {
   if (!o.evalEnds && o.evalEvery === 0) return [];
   return distinctProblems(task, 'heldout', o.evalProblems, SEED);
 }
@@ -68,5 +68,22 @@ export async function accuracies(
     sampled: sampled.value,
     greedyCi95: greedy.interval,
     sampledCi95: sampled.interval,
+  };
+}
+
+/** Accuracy within the run, as metrics of its step. */
+export async function measureAt(
+  job: Job,
+  step: number,
+  onEvaluation: OnEvaluation,
+): Promise<Record<string, number>> {
+  const { evalTemperature } = job.o;
+  const e = await evaluateNow(job, evalTemperature, `evaluation at step ${step}`);
+  onEvaluation(step, evalTemperature === 0 ? 'greedy' : 'sampled', e);
+  return {
+    'eval/pass1': e.pass1.value,
+    'eval/pass1_low': e.pass1.interval[0],
+    'eval/pass1_high': e.pass1.interval[1],
+    'eval/mean_length': e.meanLength,
   };
 }

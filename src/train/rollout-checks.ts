@@ -1,23 +1,27 @@
-// Checks of a GRPO run before anything is generated: whether the task's prompts fit the model.
+// Checks of a run with rollouts before anything is generated: whether the task's prompts fit the model.
 import { refuse } from '../errors.js';
 import type { LlamaConfig } from '../model/config.js';
 import type { Split, Task } from '../task/task.js';
 import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import { evaluationProblems } from './grpo-evaluation.js';
-import type { GrpoOptions } from './grpo-options.js';
+import { evaluationProblems } from './rollout-evaluation.js';
+import type { RolloutOptions } from './rollout-options.js';
 
-export function grpoTemplate(o: GrpoOptions, task: Task, tokenizer: Tokenizer): PromptTemplate {
+export function promptTemplate(o: RolloutOptions, task: Task, tokenizer: Tokenizer): PromptTemplate {
   return getTemplate(o.template ?? task.template, tokenizer);
 }
 
-/** @throws RetortError bad-input for a model that the task does not fit */
+/**
+ * @param rounds of sampling in a step, at most
+ * @throws RetortError bad-input for a model that the task does not fit
+ */
 export function checkFit(
   { maxPositionEmbeddings: context }: LlamaConfig,
   tokenizer: Tokenizer,
   task: Task,
   template: PromptTemplate,
-  o: GrpoOptions,
+  o: RolloutOptions,
+  rounds = 1,
 ): void {
   const check = (split: Split, problems: readonly unknown[]) => {
     for (const [i, problem] of problems.entries()) {
@@ -28,7 +32,6 @@ export function checkFit(
     }
   };
   // All that a data set has, as far as the run will come; of endless problems some.
-  const rounds = o.dynamicSampling === 'resample' ? 1 + o.maxResamples : 1;
   const asked = (o.steps * rounds * o.batchSize) / o.numGenerations;
   const length = Math.min(asked, task.size?.train ?? 1000);
   check(

@@ -1,5 +1,6 @@
-// What is seen of a GRPO run while it goes: a live line, a sampled completion now and then, and hints in plain words.
-import type { GrpoInput, GrpoStep } from '../train/grpo.js';
+// What is seen of a run with rollouts while it goes: a live line, a sampled completion now and then, hints in plain words.
+import type { Sample } from '../train/rollout.js';
+import type { LoopInput } from '../train/setting.js';
 import { bar, openProgress, type Progress, REDRAW_MS } from './progress.js';
 import {
   clearLive,
@@ -14,28 +15,44 @@ import {
   say,
 } from './terminal.js';
 
-type Metrics = GrpoStep['metrics'];
+type Metrics = Readonly<Record<string, number>>;
+
+interface Step {
+  readonly step: number;
+  readonly steps: number;
+  readonly metrics: Metrics;
+  readonly samples: readonly Sample[];
+}
 
 /** A sampled completion is shown every so many steps. */
 const SAMPLE_EVERY = 10;
 /** Seconds between lines of steps where there is no terminal. */
 const LINE_SECONDS = 1;
 
-export interface GrpoProgress {
-  readonly onProgress: NonNullable<GrpoInput['onProgress']>;
-  readonly onEvaluation: NonNullable<GrpoInput['onEvaluation']>;
-  step(step: GrpoStep): void;
+/** What a loop shows of a step beside what all show, and the hints it gives; a hint is given once. */
+export interface Shown {
+  fields(m: Metrics): string[];
+  hints(m: Metrics, hint: Hint): void;
+}
+
+/** Says `text` once `holds` was true in so many steps on end. */
+export type Hint = (name: string, holds: boolean, steps: number, text: string) => void;
+
+export interface RolloutProgress {
+  readonly onProgress: NonNullable<LoopInput['onProgress']>;
+  readonly onEvaluation: NonNullable<LoopInput['onEvaluation']>;
+  step(step: Step): void;
   end(): void;
 }
 
-export function openGrpoProgress(): GrpoProgress {
+export function openRolloutProgress(shown: Shown): RolloutProgress {
   let steps: { first: number; done: number; total: number; seconds: number } | null = null;
   let fields: readonly string[] = [];
   let drawn = 0;
   let heldOut: string | null = null;
   let stage: { name: string; progress: Progress } | null = null;
   let lastSaid = Number.NEGATIVE_INFINITY;
-  const hints = openHints();
+  const hints = openHints(shown);
 
   return {
     onProgress(name, p) {
@@ -64,14 +81,14 @@ export function openGrpoProgress(): GrpoProgress {
     step({ step, steps: total, metrics, samples }) {
       steps ??= { first: step - 1, done: step, total, seconds: 0 };
       steps = { ...steps, done: step, seconds: steps.seconds + metrics.step_time };
-      fields = fieldsOf(metrics, heldOut);
-      const shown = step === 1 || step % SAMPLE_EVERY === 0;
+      fields = fieldsOf(metrics, heldOut, shown);
+      const showsSample = step === 1 || step % SAMPLE_EVERY === 0;
       const due = performance.now() - lastSaid > LINE_SECONDS * 1000;
-      if (shown || step === total || (!live && due)) {
+      if (showsSample || step === total || (!live && due)) {
         lastSaid = performance.now();
         say(`step ${step}/${total}${left()}  ${fields.join('  ')}`);
       }
-      if (shown) {
+      if (showsSample) {
         const { prompt, completion, scored } = samples[step % samples.length];
         say(dim(`  ${prompt} → ${oneLine(completion.text)}  reward ${scored.reward.toFixed(2)}`));
       }
@@ -89,17 +106,14 @@ export function openGrpoProgress(): GrpoProgress {
 }
 
 /** The live line: what TRL's users look at first. */
-function fieldsOf(m: Metrics, heldOut: string | null): string[] {
+function fieldsOf(m: Metrics, heldOut: string | null, shown: Shown): string[] {
   return [
     `reward ${m.reward.toFixed(3)}`,
     `right ${percent(m.accuracy)}`,
     ...(heldOut ? [heldOut] : []),
     `length ${m['completions/mean_length'].toFixed(0)}`,
-    `entropy ${m.entropy.toFixed(2)}`,
-    `kl ${m.kl.toFixed(4)}`,
-    `flat groups ${percent(m.frac_reward_zero_std)}`,
+    ...shown.fields(m),
     `${m.tokens_per_second.toFixed(0)} tokens/s`,
-    `loss ${m.loss.toFixed(3)}`,
   ];
 }
 
@@ -109,31 +123,20 @@ function oneLine(text: string): string {
 }
 
 /** Steps that a sign must last before a hint is given. */
-const LASTING = 3;
+export const LASTING = 3;
 
 /** Says each of these once; what users of other trainers report as bugs should not have to be looked up. */
-function openHints(): (m: Metrics) => void {
+function openHints(shown: Shown): (m: Metrics) => void {
   const said = new Set<string>();
   const seen = new Map<string, number>();
-  const hint = (name: string, holds: boolean, steps: number, text: string) => {
+  const hint: Hint = (name, holds, steps, text) => {
     seen.set(name, holds ? (seen.get(name) ?? 0) + 1 : 0);
     if ((seen.get(name) as number) < steps || said.has(name)) return;
     said.add(name);
     say(text);
   };
   return (m) => {
-    hint(
-      'loss',
-      Math.abs(m.loss) < 0.05,
-      1,
-      'a loss near 0 is right: advantages cancel where a step begins, at the policy that sampled; watch the reward',
-    );
-    hint(
-      'flat',
-      m.frac_reward_zero_std > 0.8,
-      LASTING,
-      'most groups have equal rewards and teach nothing: try other problems (--task-option), more --num-generations, or --dynamic-sampling resample',
-    );
+    shown.hints(m, hint);
     for (const [name, value] of Object.entries(m)) {
       const reward = /^rewards\/(.+)\/mean$/.exec(name)?.[1];
       if (!reward) continue;

@@ -1,6 +1,5 @@
-// One process at a time writes to a run: a lock file that names its process, void once that process is gone.
+// One process at a time writes to a folder or file: a lock file that names its process, void once that process is gone.
 import fs from 'node:fs';
-import { join } from 'node:path';
 import { RetortError } from '../errors.js';
 
 /** When a process started, as the system counts it; null where that cannot be told. Tells a reused number apart. */
@@ -23,9 +22,12 @@ function alive(pid: number): boolean {
   }
 }
 
-/** Takes the lock of a run's folder and gives a function that lets it go. @throws RetortError bad-input where another process has it */
-export function lockRun(dir: string): () => void {
-  const path = join(dir, 'lock.json');
+/**
+ * Takes the lock at `path` and gives a function that lets it go.
+ * @param what is locked, as the message names it
+ * @throws RetortError bad-input where another process has it
+ */
+export function takeLock(path: string, what: string): () => void {
   let held: { pid?: unknown; start?: unknown } = {};
   try {
     held = JSON.parse(fs.readFileSync(path, 'utf8')) as typeof held;
@@ -36,7 +38,7 @@ export function lockRun(dir: string): () => void {
   if (typeof pid === 'number' && alive(pid) && (start ?? null) === startOf(pid)) {
     throw new RetortError(
       'bad-input',
-      `the run ${dir} is being written by process ${pid}; wait for it or stop it first`,
+      `${what} is being written by process ${pid}; wait for it or stop it first`,
     );
   }
   fs.writeFileSync(path, JSON.stringify({ pid: process.pid, start: startOf(process.pid) }));

@@ -1,0 +1,50 @@
+// What the verbs of loops with rollouts say in words: failures of rewards, and the end of a run.
+import type { RewardFailure } from '../reward/score.js';
+import type { Accuracies } from '../train/rollout-evaluation.js';
+import { duration, percentWithInterval, say, table } from './terminal.js';
+
+/** What the summaries of such loops have in common. */
+export interface RolloutSummary {
+  readonly steps: number;
+  readonly before: Accuracies | null;
+  readonly after: Accuracies | null;
+  readonly tokens: number;
+  readonly trainedTokens: number;
+  readonly seconds: number;
+  readonly run: string | null;
+  readonly saved: string | null;
+  readonly rewardFailures: Readonly<Record<string, number>>;
+}
+
+/** Failures of a reward that are told one by one; the summary counts them all. */
+const FAILURES_SHOWN = 5;
+let failures = 0;
+export function sayFailure({ name, kind, message }: RewardFailure): void {
+  failures++;
+  if (failures <= FAILURES_SHOWN) say(`reward ${name} ${kind}: ${message}`);
+  if (failures === FAILURES_SHOWN) say('further failures of rewards are counted, not shown');
+}
+
+/** What is printed of a finished run. */
+export function rolloutText(s: RolloutSummary): string {
+  const lines: string[] = [];
+  if (s.before && s.after) {
+    const row = (name: string, a: Accuracies) => [
+      name,
+      percentWithInterval(a.greedy, a.greedyCi95),
+      percentWithInterval(a.sampled, a.sampledCi95),
+    ];
+    lines.push(
+      table([['held-out accuracy', 'greedy', 'sampled'], row('before', s.before), row('after', s.after)]),
+      '',
+    );
+  }
+  lines.push(
+    `${s.steps} steps, ${s.tokens} tokens generated, ${s.trainedTokens} trained on, ${duration(s.seconds)}`,
+  );
+  if (s.run) lines.push(`run: ${s.run}`);
+  if (s.saved) lines.push(`model: ${s.saved}`);
+  for (const [name, count] of Object.entries(s.rewardFailures))
+    lines.push(`reward ${name} failed ${count} times`);
+  return lines.join('\n');
+}

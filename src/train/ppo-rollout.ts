@@ -1,0 +1,164 @@
+// The rollout half of a PPO step: sample, score, value each token, and say how much better it was than its value.
+
+import type { Critic } from '../model/critic.js';
+import type { Llama } from '../model/llama.js';
+import { gae } from '../objective/gae.js';
+import { moments } from '../objective/moments.js';
+import { tokenRewards } from '../objective/token-rewards.js';
+import { whiten } from '../objective/whiten.js';
+import { mean } from '../reward/statistics.js';
+import { completionLogprobs, eachPass } from './packing.js';
+import type { PpoOptions } from './ppo-options.js';
+import {
+  type Job,
+  kindMetrics,
+  lengthMetrics,
+  type Sample,
+  type ScoreRound,
+  sampleProblems,
+  withEngine,
+} from './rollout.js';
+import { completionValues } from './value-gradient.js';
+
+/** One completion of a step, as it was trained on. */
+export interface PpoSample extends Sample {
+  /** The reward, less the penalty for a missing end. */
+  readonly score: number;
+  /** Each of these [tokens]: the critic's value of the state before the token, ... */
+  readonly values: Float64Array;
+  /** ... what the token was worth beyond it, whitened where that is asked for, ... */
+  readonly advantages: Float64Array;
+  /** ... and what its value is trained towards. */
+  readonly returns: Float64Array;
+}
+
+export interface PpoBatch {
+  /** Those that have a score: one whose reward failed says nothing about the policy. */
+  readonly samples: readonly PpoSample[];
+  /** All of them. */
+  readonly all: readonly (Sample | PpoSample)[];
+  readonly nextProblem: number;
+  readonly tokens: number;
+  readonly promptTokens: number;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+/** Samples a batch and gives each token its advantage and its return. */
+export async function sampleBatch(
+  job: Job<PpoOptions>,
+  critic: Critic,
+  reference: Llama | null,
+  step: number,
+  firstProblem: number,
+  score: ScoreRound,
+): Promise<PpoBatch> {
+  const { o, policy } = job;
+  const problems = o.batchSize / o.numGenerations;
+  const indices = Array.from({ length: problems }, (_, i) => firstProblem + i);
+  const { samples: sampled, promptTokens } = await withEngine(job, (engine) =>
+    sampleProblems(engine, job, step, indices, (items) => score(0, items)),
+  );
+  const known = sampled.filter(
+    ({ scored, completion }) => scored.failed.length === 0 && completion.ids.length > 0,
+  );
+  const texts = known.map(({ completion }) => ({
+    promptIds: completion.promptIds,
+    completionIds: completion.ids,
+  }));
+  const values = await completionValues(critic, texts, o.microBatchTokens);
+  const logprobs = known.map((s) => s.completion.samplingLogprobs);
+  const references = reference ? await logprobsUnder(reference, texts, o) : logprobs;
+
+  const scores = known.map(({ scored, completion }) =>
+    completion.finishReason === 'length' ? scored.reward - (o.missingEosPenalty ?? 0) : scored.reward,
+  );
+  const rewarded = known.map((_, i) => tokenRewards(scores[i], logprobs[i], references[i], o));
+  const raw = rewarded.map((r) => r.rewards);
+  const rewards = o.whitenRewards ? whiten(raw, false) : raw;
+  const estimated = rewards.map((r, i) => gae(r, values[i], o));
+  const plain = estimated.map((e) => e.advantages);
+  const advantages = o.whitenAdvantages ? whiten(plain) : plain;
+
+  const samples = known.map((sample, i) => ({
+    ...sample,
+    score: scores[i],
+    values: values[i],
+    advantages: advantages[i],
+    returns: estimated[i].returns,
+  }));
+  const learned = new Map<Sample, PpoSample>(known.map((sample, i) => [sample, samples[i]]));
+  const all = sampled.map((sample) => learned.get(sample) ?? sample);
+  const kl = mean(rewarded.map((r) => r.kl));
+  const nonScore = -o.klCoef * kl;
+  return {
+    samples,
+    all,
+    nextProblem: firstProblem + problems,
+    tokens: all.reduce((sum, s) => sum + s.completion.ids.length, 0),
+    promptTokens,
+    metrics: {
+      ...rewardMetrics(all),
+      ...lengthMetrics(all),
+      ...kindMetrics(job.task, all),
+      ...(reference && { 'objective/kl': kl }),
+      'objective/entropy': mean(logprobs.map((list) => -list.reduce((sum, x) => sum + x, 0))),
+      'objective/non_score_reward': nonScore,
+      'objective/rlhf_reward': nonScore + mean(scores),
+      'objective/scores': mean(scores),
+      'val/explained_variance': explainedVariance(samples),
+      'val/num_eos_tokens': countEnds(all, policy.tokenizer.eosTokenIds),
+    },
+  };
+}
+
+/** What a line of completions.jsonl says beyond the sample: the value before its first token, the mean of its advantages. */
+export function told(sample: Sample | PpoSample): Record<string, unknown> {
+  if (!('values' in sample)) return {};
+  const { score, values, advantages } = sample;
+  return { score, value: values[0], advantage: mean(Array.from(advantages)) };
+}
+
+/** Log-probabilities of the completions' tokens at the sampling temperature. */
+async function logprobsUnder(
+  reference: Llama,
+  texts: readonly { readonly promptIds: readonly number[]; readonly completionIds: readonly number[] }[],
+  { microBatchTokens, temperature }: PpoOptions,
+): Promise<Float64Array[]> {
+  const { device } = reference;
+  const lists: Float64Array[] = [];
+  await eachPass(reference, texts, microBatchTokens, (pass) => {
+    const { logprob } = completionLogprobs({ device, tape: null }, reference, pass, temperature);
+    const all = device.floats(logprob);
+    let start = 0;
+    for (const { completionIds } of pass) {
+      lists.push(Float64Array.from(all.subarray(start, start + completionIds.length)));
+      start += completionIds.length;
+    }
+  });
+  return lists;
+}
+
+function rewardMetrics(samples: readonly Sample[]): Record<string, number> {
+  const known = samples.filter((s) => s.scored.failed.length === 0);
+  const sum = moments(known.map((s) => s.scored.reward));
+  const names = new Set(samples.flatMap((s) => Object.keys(s.scored.rewards)));
+  const metrics: Record<string, number> = {};
+  for (const name of names) {
+    const { mean, std } = moments(samples.map((s) => s.scored.rewards[name] ?? Number.NaN));
+    metrics[`rewards/${name}/mean`] = mean;
+    metrics[`rewards/${name}/std`] = std;
+  }
+  return { ...metrics, reward: sum.mean, reward_std: sum.std };
+}
+
+/** The share of the returns' variance that the values explain: 1 is all, 0 what a constant explains. */
+function explainedVariance(samples: readonly PpoSample[]): number {
+  const returns = samples.flatMap((s) => [...s.returns]);
+  const errors = samples.flatMap((s) => Array.from(s.returns, (r, t) => r - s.values[t]));
+  return 1 - moments(errors).std ** 2 / moments(returns).std ** 2;
+}
+
+function countEnds(samples: readonly Sample[], eos: readonly number[]): number {
+  const ends = new Set(eos);
+  return samples.reduce((sum, s) => sum + s.completion.ids.filter((id) => ends.has(id)).length, 0);
+}
