@@ -22,6 +22,7 @@ export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/g
 export { type Plan, type PlanOptions, planGrpo, planSupervised } from './train/plan.js';
 export { loadPolicy, type Policy } from './train/policy.js';
 export { type PpoInput, type PpoStep, type PpoSummary, ppo } from './train/ppo.js';
+export { type SampleInput, type SampleStep, type SampleSummary, sample } from './train/sample.js';
 export {
   pretrain,
   type SupervisedInput,

@@ -15,6 +15,7 @@ import { addPpo } from './ppo.js';
 import { addPull } from './pull.js';
 import { addRelease } from './release.js';
 import { addResume } from './resume.js';
+import { addSample } from './sample.js';
 import { addScore } from './score.js';
 import { addServe } from './serve.js';
 import { stopSignal } from './stop.js';
@@ -36,6 +37,7 @@ for (const add of [
   addPpo,
   addSupervised,
   addPlan,
+  addSample,
   addEval,
   addGenerate,
   addPull,

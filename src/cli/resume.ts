@@ -6,12 +6,14 @@ import { refuse } from '../errors.js';
 import type { GrpoInput } from '../train/grpo.js';
 import type { PpoInput } from '../train/ppo.js';
 import { runConfig } from '../train/recorder.js';
+import type { SampleInput, SampleSummary } from '../train/sample.js';
 import type { SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import type { SupervisedCommand } from '../train/supervised-options.js';
 import { addThreads } from './flags.js';
 import { runGrpo } from './grpo.js';
 import { runPpo } from './ppo.js';
 import { type RolloutSummary, rolloutText } from './rollout-text.js';
+import { runSample, sampleText } from './sample.js';
 import { runSupervised, supervisedText } from './supervised.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
@@ -33,11 +35,7 @@ export function addResume(program: Command): void {
       if (existsSync(done)) {
         say(`the run ${dir} is complete`);
         const summary = JSON.parse(readFileSync(done, 'utf8')) as unknown;
-        printResult(o, summary, () =>
-          command in ROLLOUTS
-            ? rolloutText(summary as RolloutSummary)
-            : supervisedText(command as SupervisedCommand, summary as SupervisedSummary),
-        );
+        printResult(o, summary, () => textOf(command, summary));
         return;
       }
       const input = { ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir };
@@ -46,16 +44,24 @@ export function addResume(program: Command): void {
         printResult(o, { ...summary }, () => rolloutText(summary));
       } else if (command === 'sft' || command === 'pretrain') {
         await runSupervised(command, input as SupervisedInput, o);
+      } else if (command === 'sample') {
+        await runSample(input as unknown as SampleInput, o);
       } else {
         throw refuse(
           'bad-input',
           `command of the run ${dir}`,
           command,
-          'this version resumes grpo, ppo, sft and pretrain',
+          'this version resumes grpo, ppo, sft, pretrain and sample',
         );
       }
     });
   addThreads(command);
+}
+
+function textOf(command: string, summary: unknown): string {
+  if (command in ROLLOUTS) return rolloutText(summary as RolloutSummary);
+  if (command === 'sample') return sampleText(summary as SampleSummary);
+  return supervisedText(command as SupervisedCommand, summary as SupervisedSummary);
 }
 
 /** Goes to the folder in which a run began, where that is another one, and gives the path of the run from there. */

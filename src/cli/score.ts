@@ -39,7 +39,7 @@ export function addScore(program: Command): void {
 
 async function score(o: ScoreFlags): Promise<void> {
   const task = await loadTask(o.task, optionsFromWords(o.taskOption ?? []));
-  const setting = { maxTokens: o.maxCompletionLength };
+  const setting = { maxTokens: o.maxCompletionLength, task };
   const rewards = await Promise.all((o.rewards ?? []).map((word) => findReward(word, setting)));
   const scorer = await openScorer({
     task,

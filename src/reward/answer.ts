@@ -1,6 +1,9 @@
 // Finds the answer in a completion and turns right, wrong and missing into a reward; shared by most tasks.
 import type { Score } from '../task/task.js';
 
+/** The tags of R1's format, in their order. */
+export const TAGS = ['<think>', '</think>', '<answer>', '</answer>'] as const;
+
 const OPEN = '<answer>';
 const CLOSE = '</answer>';
 

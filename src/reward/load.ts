@@ -1,19 +1,22 @@
 // Finds a reward by its shipped name, or loads one from a user's module: `./my-reward.js` or `./my-reward.js#name`.
 import { RetortError } from '../errors.js';
+import type { Task } from '../task/task.js';
 import { isModulePath, moduleReference } from './module.js';
 import { defineReward, type Reward } from './reward.js';
-import { softOverlong, tagCount, thinkFormat } from './shared.js';
+import { languageConsistency, softOverlong, tagCount, thinkFormat } from './shared.js';
 import { openWorkerPool } from './worker-pool.js';
 
 /** What shipped rewards need to know of the run. */
 export interface RewardSetting {
   /** The longest completion, in tokens. */
   readonly maxTokens: number;
+  readonly task: Task;
 }
 
 const SHIPPED: Readonly<Record<string, (setting: RewardSetting, weight?: number) => Reward>> = {
   'think-format': (_, weight) => thinkFormat(weight),
   'tag-count': (_, weight) => tagCount(weight),
+  'language-consistency': ({ task }, weight) => languageConsistency((p) => task.prompt(p), weight),
   // DAPO's proportion: 4,096 of 20,480 tokens.
   'soft-overlong': ({ maxTokens }, weight) =>
     softOverlong({ maxTokens, buffer: Math.max(1, Math.round(maxTokens / 5)) }, weight),

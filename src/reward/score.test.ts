@@ -8,6 +8,7 @@ import { after, test } from 'node:test';
 import { RetortError } from '../errors.js';
 import { defineTask } from '../task/define.js';
 import { loadTask } from '../task/load.js';
+import { makeTask } from '../task/registry.js';
 import type { Score } from '../task/task.js';
 import { findReward, loadReward, rewardNames } from './load.js';
 import { defineReward, type Reward } from './reward.js';
@@ -320,15 +321,20 @@ test('wrong options of the scorer and of rewards are refused', async () => {
 });
 
 test('shipped rewards by name', async () => {
+  const task = makeTask('letter-count');
   for (const name of rewardNames()) {
-    const reward = await findReward(name, { maxTokens: 100 }, 0.25);
+    const reward = await findReward(name, { maxTokens: 100, task }, 0.25);
     assert.equal(reward.name, name);
     assert.equal(reward.weight, 0.25);
     assert.ok(
-      Number.isFinite(await reward.score(null, '<think></think><answer></answer>', { tokenCount: 10 })),
+      Number.isFinite(
+        await reward.score(task.problem('train', 0, 0), '<think></think><answer></answer>', {
+          tokenCount: 10,
+        }),
+      ),
     );
   }
-  await assert.rejects(findReward('thinkformat', { maxTokens: 9 }), /unknown reward.*think-format/);
+  await assert.rejects(findReward('thinkformat', { maxTokens: 9, task }), /unknown reward.*think-format/);
 });
 
 test('a module prints to standard error, and a scorer left open does not keep the process', () => {

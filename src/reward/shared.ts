@@ -1,8 +1,9 @@
-// Rewards that fit any task, by name: format and length.
+// Rewards that fit any task, by name: format, language and length.
 import { RetortError, refuse } from '../errors.js';
+import { TAGS } from './answer.js';
+import { languageShare } from './language.js';
 import type { Reward } from './reward.js';
 
-const TAGS = ['<think>', '</think>', '<answer>', '</answer>'] as const;
 const occurrences = (text: string, part: string) => text.split(part).length - 1;
 
 /**
@@ -37,6 +38,18 @@ export function tagCount(weight = 1): Reward {
     name: 'tag-count',
     weight,
     score: (_, completion) => TAGS.filter((tag) => occurrences(completion, tag) === 1).length / TAGS.length,
+  };
+}
+
+/**
+ * The share of the completion's letters that are in the scripts of its prompt: R1's language consistency reward.
+ * @param promptOf the task's prompt of a problem
+ */
+export function languageConsistency(promptOf: (problem: unknown) => string, weight = 1): Reward {
+  return {
+    name: 'language-consistency',
+    weight,
+    score: (problem, completion) => languageShare(promptOf(problem), completion),
   };
 }
 

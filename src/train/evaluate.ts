@@ -67,19 +67,40 @@ export interface Evaluation {
 /** Beyond it a single number gets no more exact, and drawing different problems takes long. */
 export const MAX_PROBLEMS = 100_000;
 
+/** A problem and its index in its split. */
+export interface IndexedProblem {
+  readonly index: number;
+  readonly problem: unknown;
+}
+
 /**
  * Different problems of a split, in the order of their index.
  * @throws RetortError bad-input where the split has fewer
  */
 export function distinctProblems(task: Task, split: Split, count: number, seed: number): unknown[] {
+  return indexedProblems(task, split, count, seed).map(({ problem }) => problem);
+}
+
+/**
+ * Different problems of a split with their indices, from an index on.
+ * @throws RetortError bad-input where the split has fewer
+ */
+export function indexedProblems(
+  task: Task,
+  split: Split,
+  count: number,
+  seed: number,
+  first = 0,
+): IndexedProblem[] {
   const size = task.size?.[split];
   const seen = new Set<string>();
-  const problems: unknown[] = [];
-  for (let index = 0, misses = 0; problems.length < count; index++) {
+  const problems: IndexedProblem[] = [];
+  for (let index = first, misses = 0; problems.length < count; index++) {
     // A generated split repeats itself sooner or later. Were one problem left, so many misses in a row would come once
     // in e^10 cases.
-    if (index === size || misses > 1000 + 10 * problems.length) {
-      const remedy = `the split has only about ${problems.length}: ask for fewer`;
+    if ((size !== undefined && index >= size) || misses > 1000 + 10 * problems.length) {
+      const from = first > 0 ? ` from index ${first} on` : '';
+      const remedy = `the split has only about ${problems.length}${from}: ask for fewer`;
       throw refuse('bad-input', `different ${split} problems of task ${task.name}`, count, remedy);
     }
     const problem = task.problem(split, index, seed);
@@ -87,7 +108,7 @@ export function distinctProblems(task: Task, split: Split, count: number, seed: 
     misses = seen.has(key) ? misses + 1 : 0;
     if (misses > 0) continue;
     seen.add(key);
-    problems.push(problem);
+    problems.push({ index, problem });
   }
   return problems;
 }

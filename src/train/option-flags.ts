@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { grpoOptions } from './grpo-options.js';
 import { ppoOptions } from './ppo-options.js';
+import { sampleOptions } from './sample-options.js';
 import { supervisedOptions } from './supervised-options.js';
 
 /** Names of options whose values are written `name=value` and repeated: flag by option. */
@@ -20,6 +21,7 @@ const SCHEMAS: Readonly<Record<string, z.ZodObject>> = {
   ppo: ppoOptions,
   sft: supervisedOptions,
   pretrain: supervisedOptions,
+  sample: sampleOptions,
 };
 
 /**

@@ -1,6 +1,7 @@
 // Options of every loop with rollouts: what is learned, how it is sampled, scored and measured.
 import { z } from 'zod';
 import { openModel } from '../checkpoint/open-model.js';
+import { rewardNames } from '../reward/load.js';
 import { MAX_PROBLEMS } from './evaluate.js';
 
 const positive = z.number().positive();
@@ -15,7 +16,7 @@ export const taskFields = {
   rewards: z
     .array(z.string())
     .default([])
-    .describe('a further reward by name (think-format, tag-count, soft-overlong), or a module'),
+    .describe(`a further reward: ${rewardNames().join(', ')}, or a module`),
 };
 
 export const stepsField = count.default(100).describe('rollouts, each followed by its updates');

@@ -64,7 +64,7 @@ export async function openSetting(
   const task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const rewards = await Promise.all(
     (input.rewards ?? []).map((r) =>
-      typeof r === 'string' ? findReward(r, { maxTokens: o.maxCompletionLength }) : r,
+      typeof r === 'string' ? findReward(r, { maxTokens: o.maxCompletionLength, task }) : r,
     ),
   );
   const device = input.device ?? createDevice({ threads: o.threads });
