@@ -3,6 +3,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
+import { interval, mean } from './statistics.mjs';
 
 const [name, seedList, ...args] = process.argv.slice(2);
 const seeds = seedList.split(',').map(Number);
@@ -29,9 +30,8 @@ for (const seed of seeds) {
 
 const { target } = JSON.parse(readFileSync(`.runs/${name}-${seeds[0]}/config.json`, 'utf8')).config;
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const percent = (x) => `${(100 * x).toFixed(1)}%`;
-const interval = ([low, high]) => `(${(100 * low).toFixed(1)}-${(100 * high).toFixed(1)})`;
+const range = ([low, high]) => `(${(100 * low).toFixed(1)}-${(100 * high).toFixed(1)})`;
 const lines = [
   `retort ${args.join(' ')}`,
   `seeds ${seeds.join(', ')}; commit ${commit}; node ${process.version}; target ${target.name} of ${target.lanes} lanes; ${availableParallelism()} x ${cpus()[0].model.trim()}`,
@@ -42,7 +42,7 @@ for (const r of rows) {
     const a = r[when];
     const s = r.search?.[when];
     lines.push(
-      `seed ${r.seed} ${when.padEnd(6)} greedy ${percent(a.greedy)} ${interval(a.greedyCi95)}  sampled ${percent(a.sampled)} ${interval(a.sampledCi95)}` +
+      `seed ${r.seed} ${when.padEnd(6)} greedy ${percent(a.greedy)} ${range(a.greedyCi95)}  sampled ${percent(a.sampled)} ${range(a.sampledCi95)}` +
         (s
           ? `  tries ${s.triesPerProblem.toFixed(2)}  right arithmetic ${percent(s.rightArithmetic)}  repeated ${percent(s.repeatedTries)}  random search ${percent(s.randomSearch)}  length ${s.meanLength.toFixed(0)}`
           : ''),
@@ -54,12 +54,11 @@ for (const r of rows) {
 }
 const gains = rows.map((r) => r.after.sampled - r.before.sampled);
 const m = mean(gains);
-// Student's t for the few seeds; the interval is over seeds, that of a row over problems.
-const t = { 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776 }[gains.length];
-const sd = Math.sqrt(gains.reduce((a, g) => a + (g - m) ** 2, 0) / Math.max(1, gains.length - 1));
-const spread = t
-  ? ` (95% over seeds: ${(100 * (m - (t * sd) / Math.sqrt(gains.length))).toFixed(1)} to ${(100 * (m + (t * sd) / Math.sqrt(gains.length))).toFixed(1)})`
-  : '';
+// The interval is over seeds, that of a row over problems.
+const [low, high] = interval(gains);
+const spread = Number.isNaN(low)
+  ? ''
+  : ` (95% over seeds: ${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`;
 lines.push(
   '',
   `sampled accuracy: ${percent(mean(rows.map((r) => r.before.sampled)))} -> ${percent(mean(rows.map((r) => r.after.sampled)))}, gain ${(100 * m).toFixed(1)} points${spread}`,

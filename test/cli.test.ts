@@ -31,7 +31,16 @@ test('help and version', async () => {
 
 test('tasks and task', async () => {
   const { tasks } = lastJson<{ tasks: { name: string }[] }>(await retort(['tasks', '--json']));
-  const names = ['countdown', 'chain-sum', 'multiply', 'letter-count', 'number-sort', 'gsm8k', 'mix'];
+  const names = [
+    'countdown',
+    'chain-sum',
+    'multiply',
+    'letter-count',
+    'number-sort',
+    'gsm8k',
+    'judged',
+    'mix',
+  ];
   assert.deepEqual(
     tasks.map((t) => t.name),
     names,

@@ -9,7 +9,7 @@ import { stopSignal } from './stop.js';
 import { type CommonOptions, percent, printResult, say } from './terminal.js';
 
 /** The live line: what TRL's users look at first. */
-const SHOWN: Shown = {
+export const GRPO_SHOWN: Shown = {
   fields: (m) => [
     `entropy ${m.entropy.toFixed(2)}`,
     `kl ${m.kl.toFixed(4)}`,
@@ -51,7 +51,7 @@ export async function runGrpo(
   input: GrpoInput,
   onEvaluation: NonNullable<GrpoInput['onEvaluation']> = () => {},
 ): Promise<GrpoSummary> {
-  const progress = openRolloutProgress(SHOWN);
+  const progress = openRolloutProgress(GRPO_SHOWN);
   const loop = grpo({
     ...input,
     signal: stopSignal.signal,

@@ -13,6 +13,7 @@ import { addKeys } from './keys.js';
 import { addPlan } from './plan.js';
 import { addPpo } from './ppo.js';
 import { addPull } from './pull.js';
+import { addR1 } from './r1.js';
 import { addRelease } from './release.js';
 import { addResume } from './resume.js';
 import { addSample } from './sample.js';
@@ -35,6 +36,7 @@ for (const add of [
   addDemo,
   addGrpo,
   addPpo,
+  addR1,
   addSupervised,
   addPlan,
   addSample,

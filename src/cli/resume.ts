@@ -3,25 +3,40 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { refuse } from '../errors.js';
-import type { GrpoInput } from '../train/grpo.js';
-import type { PpoInput } from '../train/ppo.js';
 import { runConfig } from '../train/recorder.js';
-import type { SampleInput, SampleSummary } from '../train/sample.js';
 import type { SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import type { SupervisedCommand } from '../train/supervised-options.js';
 import { addThreads } from './flags.js';
 import { runGrpo } from './grpo.js';
 import { runPpo } from './ppo.js';
-import { type RolloutSummary, rolloutText } from './rollout-text.js';
+import { r1Text, runR1 } from './r1.js';
+import { rolloutText } from './rollout-text.js';
 import { runSample, sampleText } from './sample.js';
 import { runSupervised, supervisedText } from './supervised.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
-/** Goes on with a run of a loop with rollouts, by its verb. */
-const ROLLOUTS: Readonly<Record<string, (input: unknown) => Promise<RolloutSummary>>> = {
-  grpo: (input) => runGrpo(input as GrpoInput),
-  ppo: (input) => runPpo(input as PpoInput),
+/** How runs of a verb go on, and what is said at their end. */
+interface Resumed<Input, Summary> {
+  run(input: Input): Promise<Summary>;
+  text(summary: Summary): string;
+}
+
+function resumed<Input, Summary>(r: Resumed<Input, Summary>): Resumed<unknown, unknown> {
+  return r as Resumed<unknown, unknown>;
+}
+
+const VERBS: Readonly<Record<string, Resumed<unknown, unknown>>> = {
+  grpo: resumed({ run: runGrpo, text: rolloutText }),
+  ppo: resumed({ run: runPpo, text: rolloutText }),
+  sample: resumed({ run: runSample, text: sampleText }),
+  r1: resumed({ run: runR1, text: r1Text }),
+  sft: resumed(supervised('sft')),
+  pretrain: resumed(supervised('pretrain')),
 };
+
+function supervised(name: SupervisedCommand): Resumed<SupervisedInput, SupervisedSummary> {
+  return { run: (input) => runSupervised(name, input), text: (summary) => supervisedText(name, summary) };
+}
 
 export function addResume(program: Command): void {
   const command = program
@@ -31,37 +46,22 @@ export function addResume(program: Command): void {
     .action(async (named: string, o: CommonOptions & { threads?: number }) => {
       const { command, options, cwd } = runConfig(named);
       const dir = inFolder(cwd, named);
+      if (!Object.hasOwn(VERBS, command)) {
+        const remedy = `this version resumes ${Object.keys(VERBS).join(', ')}`;
+        throw refuse('bad-input', `command of the run ${dir}`, command, remedy);
+      }
+      const { run, text } = VERBS[command];
       const done = join(dir, 'summary.json');
       if (existsSync(done)) {
         say(`the run ${dir} is complete`);
         const summary = JSON.parse(readFileSync(done, 'utf8')) as unknown;
-        printResult(o, summary, () => textOf(command, summary));
+        printResult(o, summary, () => text(summary));
         return;
       }
-      const input = { ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir };
-      if (command in ROLLOUTS) {
-        const summary = await ROLLOUTS[command](input);
-        printResult(o, { ...summary }, () => rolloutText(summary));
-      } else if (command === 'sft' || command === 'pretrain') {
-        await runSupervised(command, input as SupervisedInput, o);
-      } else if (command === 'sample') {
-        await runSample(input as unknown as SampleInput, o);
-      } else {
-        throw refuse(
-          'bad-input',
-          `command of the run ${dir}`,
-          command,
-          'this version resumes grpo, ppo, sft, pretrain and sample',
-        );
-      }
+      const summary = await run({ ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir });
+      printResult(o, summary, () => text(summary));
     });
   addThreads(command);
-}
-
-function textOf(command: string, summary: unknown): string {
-  if (command in ROLLOUTS) return rolloutText(summary as RolloutSummary);
-  if (command === 'sample') return sampleText(summary as SampleSummary);
-  return supervisedText(command as SupervisedCommand, summary as SupervisedSummary);
 }
 
 /** Goes to the folder in which a run began, where that is another one, and gives the path of the run from there. */

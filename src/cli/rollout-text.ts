@@ -14,6 +14,7 @@ export interface RolloutSummary {
   readonly run: string | null;
   readonly saved: string | null;
   readonly rewardFailures: Readonly<Record<string, number>>;
+  readonly judging?: Readonly<Record<string, number>>;
 }
 
 /** Failures of a reward that are told one by one; the summary counts them all. */
@@ -46,5 +47,17 @@ export function rolloutText(s: RolloutSummary): string {
   if (s.saved) lines.push(`model: ${s.saved}`);
   for (const [name, count] of Object.entries(s.rewardFailures))
     lines.push(`reward ${name} failed ${count} times`);
+  if (s.judging) lines.push(judgingText(s.judging));
   return lines.join('\n');
+}
+
+/** What a judge cost, in words. */
+export function judgingText({
+  answers,
+  inputTokens,
+  outputTokens,
+  cost,
+}: Readonly<Record<string, number>>): string {
+  const money = cost > 0 ? `, cost ${cost}` : '';
+  return `judged ${answers} answers: ${inputTokens} input and ${outputTokens} output tokens${money}`;
 }

@@ -6,7 +6,7 @@ import { sampleOptions } from '../train/sample-options.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';
-import { type CommonOptions, duration, percent, printResult, say, table } from './terminal.js';
+import { duration, percent, printResult, say, table } from './terminal.js';
 
 export function addSample(program: Command): void {
   const command = program
@@ -16,12 +16,13 @@ export function addSample(program: Command): void {
     );
   addSchemaFlags(command, sampleOptions, ['model', 'task', 'out']);
   command.action(async () => {
-    await runSample(readSchemaFlags(command, sampleOptions) as SampleInput, command.opts());
+    const summary = await runSample(readSchemaFlags(command, sampleOptions) as SampleInput);
+    printResult(command.opts(), summary, () => sampleText(summary));
   });
 }
 
-/** Runs the loop with progress and prints the result. */
-export async function runSample(input: SampleInput, common: CommonOptions): Promise<void> {
+/** Runs the loop with progress. */
+export async function runSample(input: SampleInput): Promise<SampleSummary> {
   const loop = sample({
     ...input,
     signal: stopSignal.signal,
@@ -35,9 +36,7 @@ export async function runSample(input: SampleInput, common: CommonOptions): Prom
       const { step, steps, counts } = result.value;
       progress.update(step, steps, `${counts.kept} of ${counts.sampled} kept, ${counts.tokens} tokens`);
     }
-    progress.end();
-    const summary = result.value;
-    printResult(common, summary, () => sampleText(summary));
+    return result.value;
   } finally {
     progress.end();
   }

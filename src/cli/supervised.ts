@@ -11,7 +11,7 @@ import { type SupervisedCommand, supervisedOptions } from '../train/supervised-o
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';
-import { type CommonOptions, duration, printResult, say } from './terminal.js';
+import { duration, printResult, say } from './terminal.js';
 
 const LOOPS = { sft, pretrain } as const;
 const TEXTS = {
@@ -25,17 +25,17 @@ export function addSupervised(program: Command): void {
     addSchemaFlags(command, supervisedOptions);
     command.action(async () => {
       const input = readSchemaFlags(command, supervisedOptions) as SupervisedInput;
-      await runSupervised(name, input, command.opts());
+      const summary = await runSupervised(name, input);
+      printResult(command.opts(), summary, () => supervisedText(name, summary));
     });
   }
 }
 
-/** Runs the loop with progress and prints the result. */
+/** Runs the loop with progress. */
 export async function runSupervised(
   name: SupervisedCommand,
   input: SupervisedInput,
-  common: CommonOptions,
-): Promise<void> {
+): Promise<SupervisedSummary> {
   const loop = LOOPS[name]({ ...input, signal: stopSignal.signal, warn: say });
   const progress = openProgress(name, 'steps');
   let result: IteratorResult<SupervisedStep, SupervisedSummary> = await loop.next();
@@ -50,8 +50,7 @@ export async function runSupervised(
     if (held) say(`step ${step}/${steps}: loss ${metrics.loss.toFixed(4)},${held}`);
   }
   progress.end();
-  const summary = result.value;
-  printResult(common, summary, () => supervisedText(name, summary));
+  return result.value;
 }
 
 export function supervisedText(name: SupervisedCommand, s: SupervisedSummary): string {

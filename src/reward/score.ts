@@ -1,5 +1,5 @@
 // Scores completions with a task and further rewards: bounded in time and number, and a failing reward ends no run.
-import { refuse } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import type { Task } from '../task/task.js';
 import { thinkAnswer } from './answer.js';
 import { defineReward, type Reward, type RewardContext } from './reward.js';
@@ -79,11 +79,17 @@ export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
   checkOptions({ timeLimitSeconds, concurrency, workers }, rewards, o.rewardWeights);
   const pools: WorkerPool[] = [];
   const close = async () => {
-    await Promise.all(pools.map((pool) => pool.close()));
+    await Promise.all([
+      ...pools.map((pool) => pool.close()),
+      ...(task.members ?? [task]).map((member) => member.close?.()),
+    ]);
   };
   const judgeOf = async (kind: 'task' | 'reward', source: Task<P> | Reward<P>): Promise<Judge<P>> => {
     const score = (item: ScoreItem<P>) => source.score(item.problem, item.completion, contextOf(item));
-    if (!source.module) return (item) => withinLimit(() => score(item), timeLimitSeconds);
+    if (!source.module) {
+      const limit = 'endsByItself' in source && source.endsByItself ? null : timeLimitSeconds;
+      return (item) => withinLimit(() => score(item), limit);
+    }
     const pool = await openWorkerPool(source.module, { kind, size: workers, timeLimitSeconds });
     pools.push(pool);
     return ({ problem, completion, ...item }) =>
@@ -221,7 +227,7 @@ async function settled<P>(judge: Judge<P>, item: ScoreItem<P>): Promise<unknown>
 }
 
 // A synchronous result needs no timer; a promise that never settles is left behind.
-function withinLimit(run: () => unknown, limit: number): unknown {
+function withinLimit(run: () => unknown, limit: number | null): unknown {
   let value: unknown;
   try {
     value = run();
@@ -231,14 +237,18 @@ function withinLimit(run: () => unknown, limit: number): unknown {
   if (typeof (value as PromiseLike<unknown> | null | undefined)?.then !== 'function') return value;
   return new Promise((resolve, reject) => {
     const late = () => reject(new JudgeFailure('timed-out', `took more than ${limit} s`));
-    const timer = setTimeout(late, limit * 1000);
+    const timer = limit === null ? undefined : setTimeout(late, limit * 1000);
     Promise.resolve(value as PromiseLike<unknown>)
       .then(resolve, (e) => reject(threw(e)))
       .finally(() => clearTimeout(timer));
   });
 }
 
-function threw(e: unknown): JudgeFailure {
+/** What ends the run: without a judge's money or connection no further completion can be scored. */
+const FATAL: readonly string[] = ['budget', 'network', 'interrupted'];
+
+function threw(e: unknown): unknown {
+  if (e instanceof RetortError && FATAL.includes(e.code)) return e;
   return new JudgeFailure('threw', e instanceof Error ? `${e.name}: ${e.message}` : String(e));
 }
 

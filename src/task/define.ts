@@ -36,6 +36,12 @@ export interface TaskDefinition<P> {
   readonly kind?: (problem: P) => string;
   /** False where the same completion may get another score the next time; true where absent. */
   readonly repeatable?: boolean;
+  /** Whether `score` keeps a time limit of its own. */
+  readonly endsByItself?: boolean;
+  /** What scoring cost so far. */
+  readonly spent?: () => Readonly<Record<string, number>>;
+  /** Lets go of what scoring opened. */
+  readonly close?: () => Promise<void>;
   /** Printable ASCII and the line break where absent. */
   readonly alphabet?: string;
   /** `r1` where absent. */
@@ -53,6 +59,8 @@ const FUNCTIONS = [
   'gold',
   'trace',
   'kind',
+  'spent',
+  'close',
 ] as const;
 const FIELDS = new Set<string>([
   ...FUNCTIONS,
@@ -64,6 +72,7 @@ const FIELDS = new Set<string>([
     'prompt',
     'rewardWeights',
     'repeatable',
+    'endsByItself',
     'alphabet',
     'template',
   ],
@@ -88,6 +97,7 @@ const MAX_DRAWS = 100_000;
 export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
   checkDefinition(definition);
   const { name, gold, measures, trace, kind, rewardWeights, repeatable, problems } = definition;
+  const { endsByItself, spent, close } = definition;
   const answerKey = definition.answerKey ?? ((_: P, completion: string) => extractAnswer(completion));
   const scoreAgainstGold = (problem: P, completion: string): Score => {
     const answer = extractAnswer(completion);
@@ -109,6 +119,9 @@ export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
     ...(trace && { trace }),
     ...(kind && { kind }),
     ...(repeatable !== undefined && { repeatable }),
+    ...(endsByItself !== undefined && { endsByItself }),
+    ...(spent && { spent }),
+    ...(close && { close }),
     alphabet: definition.alphabet ?? PRINTABLE,
     template: definition.template ?? 'r1',
   };

@@ -20,7 +20,8 @@ export interface MixMember {
 }
 
 const weightSchema = z.int().min(1).max(100);
-const memberSchema = z.union([
+/** A member as options name it. */
+export const mixMember = z.union([
   z.string(),
   z.strictObject({
     task: z.string(),
@@ -30,11 +31,11 @@ const memberSchema = z.union([
 ]);
 
 /** How members are named in options: names, or objects with the member's own options. */
-export type MixMemberOption = z.input<typeof memberSchema>;
+export type MixMemberOption = z.input<typeof mixMember>;
 
 const optionSchema = z.object({
   tasks: z
-    .union([z.string(), z.array(memberSchema)])
+    .union([z.string(), z.array(mixMember)])
     .describe(
       'names with commas between them, or JSON: [{"task": "chain-sum", "options": {"maxTerms": 5}, "weight": 2}, "multiply"]',
     ),
@@ -99,7 +100,17 @@ export function mixTasks(
     alphabet: [...new Set(members.flatMap(({ task }) => [...task.alphabet]))].sort().join(''),
     template: first.task.template,
     ...(members.some(({ task }) => task.repeatable === false) && { repeatable: false }),
+    ...(members.some(({ task }) => task.spent) && {
+      spent: () => addUp(members.map(({ task }) => task.spent?.() ?? {})),
+    }),
   };
+}
+
+function addUp(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const record of records)
+    for (const [name, value] of Object.entries(record)) sums[name] = (sums[name] ?? 0) + value;
+  return sums;
 }
 
 function check(members: readonly MixMember[]): void {

@@ -61,7 +61,8 @@ const rows: Record<string, Row> = {
 };
 
 test('every task that ships has a row here', () => {
-  assert.deepEqual(Object.keys(rows).sort(), taskNames().sort());
+  // What is judged has no gold answer: judged.test.ts.
+  assert.deepEqual([...Object.keys(rows), 'judged'].sort(), taskNames().sort());
 });
 
 for (const [name, row] of Object.entries(rows)) {

@@ -3,6 +3,7 @@ import { RetortError } from '../errors.js';
 import { CHAIN_SUM } from './chain-sum.js';
 import { COUNTDOWN } from './countdown.js';
 import { GSM8K } from './gsm8k.js';
+import { JUDGED } from './judged.js';
 import type { TaskKind } from './kind.js';
 import { LETTER_COUNT } from './letter-count.js';
 import { mixKind } from './mix.js';
@@ -18,6 +19,7 @@ const SINGLE: Readonly<Record<string, TaskKind>> = {
   'letter-count': LETTER_COUNT,
   'number-sort': NUMBER_SORT,
   gsm8k: GSM8K,
+  judged: JUDGED,
 };
 const KINDS: Readonly<Record<string, TaskKind>> = { ...SINGLE, mix: mixKind(makeTask) };
 

@@ -59,6 +59,12 @@ export interface Task<P = unknown> {
   kind?(problem: P): string;
   /** Whether the same completion always gets the same score. False for a judge; true where absent. */
   readonly repeatable?: boolean;
+  /** Whether `score` keeps a time limit of its own: it calls an API, say, that is slow at times. False where absent. */
+  readonly endsByItself?: boolean;
+  /** What scoring cost so far, where it costs anything: calls of an API, its tokens, money. */
+  spent?(): Readonly<Record<string, number>>;
+  /** Lets go of what scoring opened; whoever scored calls it. Scoring again opens it again. */
+  close?(): Promise<void>;
   /** The tasks that a mix is made of, and the one that a problem belongs to. */
   readonly members?: readonly Task[];
   memberOf?(problem: P): Task;

@@ -45,6 +45,8 @@ export interface GrpoSummary {
   readonly saved: string | null;
   readonly memory: MemoryReport;
   readonly rewardFailures: Readonly<Record<string, number>>;
+  /** What a judge's API cost in all, by its file of answers; absent where the task has none. */
+  readonly judging?: Readonly<Record<string, number>>;
 }
 
 /** What a step needs of the one before, beside weights and optimizer. */
@@ -191,6 +193,7 @@ async function* run(
       saved: save(policy),
       memory: device.memory(),
       rewardFailures,
+      ...(task.spent && { judging: task.spent() }),
     };
     active.finish(o.steps, state, summary);
     return summary;

@@ -56,6 +56,8 @@ export interface PpoSummary {
     readonly optimizer: number;
   };
   readonly rewardFailures: Readonly<Record<string, number>>;
+  /** What a judge's API cost in all, by its file of answers; absent where the task has none. */
+  readonly judging?: Readonly<Record<string, number>>;
 }
 
 /** What a step needs of the one before, beside weights and optimizers. */
@@ -208,6 +210,7 @@ async function* run(
       memory: device.memory(),
       criticMemory: criticMemory(critic),
       rewardFailures,
+      ...(task.spent && { judging: task.spent() }),
     };
     active.finish(o.steps, state, summary);
     return summary;
