@@ -248,16 +248,18 @@ test('a request that takes too long is ended, whole and streamed', async (t) => 
   const server = await serveScripts(LOOP, { context: 60_000, maxSequences: 2, timeLimitSeconds: 0.5 });
   t.after(() => server.end());
   const url = `${server.base}/chat/completions`;
-  assert.equal((await post(url, ask('hello?'))).status, 200);
+  // A short one ends in time, if not while the machine is busy.
+  for (let tries = 0; (await post(url, ask('hello?'))).status !== 200; tries++) assert.ok(tries < 20);
   const whole = await post(url, ask('ever?'));
   assert.deepEqual([whole.status, whole.body.error.code], [504, 'time_limit']);
   const stream = await post(url, ask('ever?', { stream: true }));
   assert.match(stream.body, /"code":"time_limit"\}\}\n\n$/);
   assert.ok(!stream.body.includes('[DONE]'));
-  assert.deepEqual(
-    [...readUsage(server.folder)].map((e) => e.outcome),
-    ['done', 'failed', 'failed'],
-  );
+  assert.deepEqual([...readUsage(server.folder)].map((e) => e.outcome).slice(-3), [
+    'done',
+    'failed',
+    'failed',
+  ]);
 });
 
 test('shutdown: what runs is finished, what comes is refused', async (t) => {
