@@ -19,7 +19,7 @@ export { encodePrompt, getTemplate, type PromptTemplate } from './text/template.
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './train/evaluate.js';
 export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/grpo.js';
-export { type Plan, type PlanOptions, planGrpo, planSupervised } from './train/plan.js';
+export { type Plan, type PlanOptions, planGrpo, planPpo, planSupervised } from './train/plan.js';
 export { loadPolicy, type Policy } from './train/policy.js';
 export { type PpoInput, type PpoStep, type PpoSummary, ppo } from './train/ppo.js';
 export { type SampleInput, type SampleStep, type SampleSummary, sample } from './train/sample.js';

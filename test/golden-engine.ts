@@ -92,6 +92,7 @@ export function nextTokenLoss(
 export function goldenSamples(
   rollouts: readonly GoldenRollout[],
   tensors: Map<string, GoldenTensor>,
+  advantages = 'advantages',
 ): ScoredSample[] {
   let start = 0;
   return rollouts.map(({ prompt, completion, truncated }, i) => {
@@ -101,7 +102,7 @@ export function goldenSamples(
       completionIds: completion,
       oldLogprobs: part('oldLogps'),
       referenceLogprobs: part('refLogps'),
-      advantage: tensor(tensors, 'advantages').data[i],
+      advantage: tensor(tensors, advantages).data[i],
       truncated,
     };
     start += completion.length;

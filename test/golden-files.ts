@@ -47,6 +47,14 @@ export interface GoldenGrpoCase {
   readonly gradNorm: number;
   /** Whether `NAME:after:` parameters are there. */
   readonly hasStep: boolean;
+  /** The rewards that its own `NAME:advantages` come from; null where they are those of all cases. */
+  readonly rewarded: {
+    readonly scores: readonly number[];
+    readonly overlong: { readonly maxTokens: number; readonly buffer: number } | null;
+    readonly numGenerations: number;
+    readonly scaleRewards: ScaleRewards;
+    readonly advantageEstimator: AdvantageEstimator;
+  } | null;
 }
 
 export interface GoldenGrpo {
@@ -171,6 +179,11 @@ export function tensor(tensors: Map<string, GoldenTensor>, name: string): Golden
   const found = tensors.get(name);
   assert.ok(found, `no golden tensor named ${name}`);
   return found;
+}
+
+/** Name of the tensor that holds a case's advantages. */
+export function advantagesOf({ name, rewarded }: GoldenGrpoCase): string {
+  return rewarded ? `${name}:advantages` : 'advantages';
 }
 
 /** Norm of the difference over norm of the expected; NaN never passes. */

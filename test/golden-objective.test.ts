@@ -5,7 +5,15 @@ import { computeAdvantages } from '../src/objective/advantages.js';
 import { gae } from '../src/objective/gae.js';
 import { countItems, lossWeights, perToken } from '../src/objective/loss-weights.js';
 import { tokenLossReference } from '../src/objective/reference.js';
-import { assertClose, type GoldenGrpoCase, readIndex, readTensors, tensor } from './golden-files.js';
+import { softOverlong } from '../src/reward/shared.js';
+import {
+  advantagesOf,
+  assertClose,
+  type GoldenGrpoCase,
+  readIndex,
+  readTensors,
+  tensor,
+} from './golden-files.js';
 
 const index = readIndex();
 
@@ -58,7 +66,7 @@ const tensors = readTensors('grpo.safetensors');
 function tokenLosses(golden: GoldenGrpoCase): Float64Array {
   const [logprob, old, reference] = ['logps', 'oldLogps', 'refLogps'].map((n) => tensor(tensors, n).data);
   const advantage = perToken(
-    tensor(tensors, 'advantages').data,
+    tensor(tensors, advantagesOf(golden)).data,
     grpo.rollouts.map(({ completion, truncated }) => ({ length: completion.length, truncated })),
   );
   return tokenLossReference(
@@ -112,3 +120,18 @@ for (const golden of grpo.cases)
       assert.ok(Math.abs(loss - expected) <= 1e-6, `micro-batch ${part}: ${loss} against ${expected}`);
     });
   });
+
+for (const golden of grpo.cases) {
+  const { rewarded, name } = golden;
+  if (!rewarded) continue;
+  test(`from rewards to advantages: ${name}`, () => {
+    const overlong = rewarded.overlong && softOverlong(rewarded.overlong);
+    const scores = grpo.rollouts.map(({ completion }, i) => ({
+      answer: rewarded.scores[i],
+      ...(overlong && { overlong: Number(overlong.score({}, '', { tokenCount: completion.length })) }),
+    }));
+    const { advantages } = computeAdvantages(scores, rewarded);
+    assertClose(advantages, tensor(tensors, advantagesOf(golden)).data, 'advantages', 1e-6);
+    if (overlong) assert.ok(scores.some((s) => 'overlong' in s && s.overlong === -1));
+  });
+}

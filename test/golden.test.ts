@@ -15,6 +15,7 @@ import {
   targets,
 } from './golden-engine.js';
 import {
+  advantagesOf,
   assertClose,
   type GoldenGrpoCase,
   goldenModels,
@@ -107,7 +108,8 @@ for (const target of targets)
         test(`GRPO step: ${golden.name}, micro-batches of ${microBatchTokens} tokens, checkpointing ${checkpointing}`, async () => {
           const llama = goldenLlama(device, index.a.config, files.a);
           const options = lossOptions(golden, microBatchTokens, checkpointing);
-          const sums = await accumulatePolicyGradient(llama, null, samples, options);
+          const own = goldenSamples(index.grpo.rollouts, grpo, advantagesOf(golden));
+          const sums = await accumulatePolicyGradient(llama, null, own, options);
           assertClose([sums.loss], [golden.loss], 'loss');
           assert.equal(sums.tokens, golden.numItemsInBatch);
           const expected = golden.microBatchMetrics[0];

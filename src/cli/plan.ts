@@ -5,7 +5,9 @@ import type { GrpoInput } from '../train/grpo.js';
 import { grpoOptions } from '../train/grpo-options.js';
 import { kebab } from '../train/option-flags.js';
 import type { ChangedOptions } from '../train/plan/rehearsal.js';
-import { type Plan, type PlanOptions, planGrpo, planSupervised } from '../train/plan.js';
+import { type Plan, type PlanOptions, planGrpo, planPpo, planSupervised } from '../train/plan.js';
+import type { PpoInput } from '../train/ppo.js';
+import { ppoOptions } from '../train/ppo-options.js';
 import type { SupervisedInput } from '../train/supervised.js';
 import { supervisedOptions } from '../train/supervised-options.js';
 import { addSchemaFlags, readSchemaFlags, whole } from './flags.js';
@@ -27,11 +29,14 @@ export function addPlan(program: Command): void {
     .command('grpo', { isDefault: true })
     .description('plan a run of retort grpo (the default)');
   addVerb(grpo, grpoOptions, ['model', 'task'], (input, how) => planGrpo(input as GrpoInput, how));
-  grpo.option(
-    '--mean-length <n>',
-    'tokens that a completion has on average; default: plan for the longest',
-    whole(1),
-  );
+  const ppo = plan.command('ppo').description('plan a run of retort ppo');
+  addVerb(ppo, ppoOptions, ['model', 'task'], (input, how) => planPpo(input as PpoInput, how));
+  for (const command of [grpo, ppo])
+    command.option(
+      '--mean-length <n>',
+      'tokens that a completion has on average; default: plan for the longest',
+      whole(1),
+    );
   for (const name of ['sft', 'pretrain'] as const) {
     const command = plan.command(name).description(`plan a run of retort ${name}`);
     addVerb(command, supervisedOptions, [], (input, how) =>

@@ -6,23 +6,29 @@ import type { LlamaConfig } from '../model/config.js';
 import { parameterCount } from '../model/config.js';
 import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
+import { criticConfig } from './critic.js';
 import type { GrpoInput } from './grpo.js';
 import { roundsOf, settleGrpoOptions } from './grpo-options.js';
 import { planNewModel } from './new-model.js';
 import { grpoRehearsal } from './plan/grpo.js';
 import { limitOf, type PlannedBytes, type PlannedMemory, planMemory, sizesOf } from './plan/memory.js';
+import { ppoRehearsal } from './plan/ppo.js';
 import type { Rehearsal } from './plan/rehearsal.js';
+import type { RolloutSubject } from './plan/rollouts.js';
 import { type PlannedSeconds, planSeconds } from './plan/seconds.js';
 import { supervisedRehearsal } from './plan/supervised.js';
 import { readPolicyPlan } from './policy.js';
+import type { PpoInput } from './ppo.js';
+import { settlePpoOptions } from './ppo-options.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
-import { optionsOf } from './setting.js';
+import type { RolloutOptions } from './rollout-options.js';
+import { type LoopInput, optionsOf } from './setting.js';
 import type { SupervisedInput } from './supervised.js';
 import { prepareData } from './supervised-data.js';
 import { type SupervisedCommand, settleSupervisedOptions } from './supervised-options.js';
 
 export interface Plan {
-  readonly command: 'grpo' | SupervisedCommand;
+  readonly command: 'grpo' | 'ppo' | SupervisedCommand;
   readonly target: TargetInfo;
   readonly threads: number;
   readonly parameters: number;
@@ -39,7 +45,7 @@ export interface Plan {
 }
 
 export interface PlanOptions {
-  /** Expected mean length of a completion in tokens, for GRPO. */
+  /** Expected mean length of a completion in tokens, for GRPO and PPO. */
   readonly meanLength?: number;
   /** Default true; false leaves the seconds out. */
   readonly measure?: boolean;
@@ -52,7 +58,7 @@ export interface PlanOptions {
 }
 
 /** Steps that are played for bytes: peaks of later ones hold the packed weights of earlier ones; one that is counted. */
-const GRPO_STEPS = { played: 2, counted: 1 };
+const ROLLOUT_STEPS = { played: 2, counted: 1 };
 /** Examples differ from step to step, and with them the sizes of passes. */
 const SUPERVISED_STEPS = { played: 10, counted: 3 };
 
@@ -66,7 +72,28 @@ const SUPERVISED_STEPS = { played: 10, counted: 3 };
  */
 export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Promise<Plan> {
   const o = settleGrpoOptions(optionsOf(input));
-  const { meanLength } = options;
+  const subject = await subjectOf(input, o, options, roundsOf(o));
+  return planRollouts('grpo', subject.config, o, options, (mean) => grpoRehearsal(subject, o, mean));
+}
+
+/**
+ * Plans a PPO run as `planGrpo` does one of GRPO.
+ * @throws RetortError bad-input as the run itself would
+ */
+export async function planPpo(input: PpoInput, options: PlanOptions = {}): Promise<Plan> {
+  const o = settlePpoOptions(optionsOf(input));
+  const policy = await subjectOf(input, o, options);
+  const subject = { ...policy, critic: criticConfig(policy, o) };
+  return planRollouts('ppo', policy.config, o, options, (mean) => ppoRehearsal(subject, o, mean));
+}
+
+/** Checks what the run itself would check of its model and its task. */
+async function subjectOf(
+  input: LoopInput,
+  o: RolloutOptions,
+  { meanLength }: PlanOptions,
+  rounds = 1,
+): Promise<RolloutSubject> {
   if (meanLength !== undefined) {
     const most = o.maxCompletionLength;
     if (!Number.isInteger(meanLength) || meanLength < 1 || meanLength > most)
@@ -75,28 +102,34 @@ export async function planGrpo(input: GrpoInput, options: PlanOptions = {}): Pro
   const task: Task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const { config, tokenizer } = readPolicyPlan(o.model);
   const template = promptTemplate(o, task, tokenizer);
-  checkFit(config, tokenizer, task, template, o, roundsOf(o));
-  const subject = { config, tokenizer, task, template };
+  checkFit(config, tokenizer, task, template, o, rounds);
+  return { config, tokenizer, task, template };
+}
+
+/** @param rehearsal of the run with completions of a mean length, by default as long as they may get */
+function planRollouts(
+  command: 'grpo' | 'ppo',
+  config: LlamaConfig,
+  o: RolloutOptions & { readonly threads?: number },
+  options: PlanOptions,
+  rehearsal: (meanLength?: number) => Rehearsal,
+): Promise<Plan> {
+  const { meanLength } = options;
   const evaluations = (o.evalEnds ? 4 : 0) + (o.evalEvery > 0 ? Math.floor(o.steps / o.evalEvery) : 0);
   return planRun(
     {
-      command: 'grpo',
+      command,
       config,
       steps: o.steps,
-      ...GRPO_STEPS,
+      ...ROLLOUT_STEPS,
       evaluations,
       threads: o.threads,
       completionLength: o.maxCompletionLength,
-      longest: grpoRehearsal(subject, o),
+      longest: rehearsal(),
       // The longest leave gaps in passes that hold whole sequences; shorter ones fill them.
-      mixed: grpoRehearsal(subject, o, Math.ceil(o.maxCompletionLength / 4)),
+      mixed: rehearsal(Math.ceil(o.maxCompletionLength / 4)),
       mean:
-        meanLength === undefined
-          ? null
-          : {
-              completionLength: meanLength,
-              rehearsal: grpoRehearsal(subject, o, meanLength),
-            },
+        meanLength === undefined ? null : { completionLength: meanLength, rehearsal: rehearsal(meanLength) },
     },
     options,
   );

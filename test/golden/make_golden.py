@@ -240,6 +240,8 @@ GRPO = dict(temperature=0.9, epsilon=0.2, epsilonHigh=0.28, beta=0.04, maxComple
 PROMPT_LENGTHS = [3, 5]
 # (length, ends with end-of-sequence); a completion that does not is truncated, whatever its length.
 COMPLETIONS = [(1, True), (4, True), (9, True), (12, False), (12, True), (2, True), (7, True), (12, False)]
+# Rewards of the same completions.
+SCORES = [1.0, 0.1, 0.0, 0.1, 1.0, 0.0, 1.0, 0.1]
 ADVANTAGES = [1.1, -0.7, 0.4, -0.8, 0.9, -1.2, 0.0, 0.3]
 
 
@@ -364,7 +366,7 @@ def grpo_case(name, p, c, rollouts, tensors, *, loss_type, beta=GRPO["beta"], de
             "maskTruncatedCompletions": mask_truncated,
             "gradientAccumulationSteps": micro_batches, "numItemsInBatch": items, "loss": total.item(),
             "microBatchLosses": losses, "microBatchMetrics": metrics, "metrics": metrics[0] if micro_batches == 1 else None,
-            "gradNorm": math.sqrt(sum((g * g).sum().item() for g in grads.values())), "hasStep": step}
+            "gradNorm": math.sqrt(sum((g * g).sum().item() for g in grads.values())), "hasStep": step, "rewarded": None}
     if step:
         after = copies(p)
         optimizer = adamw(after, ADAMW)
@@ -374,6 +376,28 @@ def grpo_case(name, p, c, rollouts, tensors, *, loss_type, beta=GRPO["beta"], de
         optimizer.step()
         tensors.update(prefixed(f"{name}:after:", after))
     return case
+
+
+OVERLONG = dict(maxTokens=12, buffer=6)
+
+
+def soft_overlong(length):
+    """DAPO eq. 13."""
+    safe = OVERLONG["maxTokens"] - OVERLONG["buffer"]
+    if length <= safe:
+        return 0.0
+    return (safe - length) / OVERLONG["buffer"] if length <= OVERLONG["maxTokens"] else -1.0
+
+
+def rewarded_case(name, p, c, rollouts, tensors, *, overlong, estimator, scale, **options):
+    """From scores to gradients: what RLOO and the soft overlong punishment make of rewards."""
+    rows = [[score, soft_overlong(len(r["completion"])) if overlong else 0.0] for score, r in zip(SCORES, rollouts)]
+    advantages = advantage_case(4, [1.0, 1.0], rows, scale, estimator)["advantages"]
+    own = [{**r, "advantage": as_float32(torch.tensor(a))} for r, a in zip(rollouts, advantages)]
+    tensors[f"{name}:advantages"] = torch.stack([r["advantage"] for r in own])
+    rewarded = {"scores": SCORES, "overlong": OVERLONG if overlong else None, "numGenerations": 4,
+                "scaleRewards": scale, "advantageEstimator": estimator}
+    return {**grpo_case(name, p, c, own, tensors, **options), "rewarded": rewarded}
 
 
 def grpo_cases(p, c, seed):
@@ -407,6 +431,9 @@ def grpo_cases(p, c, seed):
     cases += [case("dapo/entropy", loss_type="dapo", entropy_coef=0.1),
               case("grpo/entropy", loss_type="grpo", entropy_coef=0.1, mask_truncated=True),
               case("cispo/entropy", loss_type="cispo", epsilon_high=1.5, entropy_coef=0.1)]
+    cases += [rewarded_case("rloo", p, c, rollouts, tensors, overlong=False, estimator="rloo", scale="none", loss_type="dr_grpo"),
+              rewarded_case("dapo/overlong", p, c, rollouts, tensors, overlong=True, estimator="grpo", scale="group",
+                            loss_type="dapo", beta=0.0)]
     by_name = {k["name"]: k for k in cases}
     for name in ("gspo", "gspo/masked", "gspo/dapo"):
         assert min(by_name[name]["metrics"][f"clip_ratio/{side}_mean"] for side in ("low", "high")) > 0, name
@@ -516,7 +543,6 @@ def gae_cases():
 PPO = dict(temperature=0.9, cliprange=0.2, cliprangeValue=0.2, vfCoef=0.1, maxCompletionLength=12, updates=3)
 # The bound of the gradient norm lies between those of the policy's and of the critic's losses: one is clipped, one is not.
 PPO_ADAMW = dict(learningRate=1e-3, betas=[0.9, 0.99], eps=1e-8, weightDecay=0.1, maxGradNorm=1.0)
-SCORES = [1.0, 0.1, 0.0, 0.1, 1.0, 0.0, 1.0, 0.1]
 
 
 def padded(lists, fill=0.0):

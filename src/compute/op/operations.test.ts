@@ -136,6 +136,8 @@ const small: OpCase[] = [
 const large: OpCase[] = [
   { ...linearCase(5, 1030, 9), tolerance: 1e-5 },
   linearCase(101, 9, 20),
+  // A critic's head.
+  linearCase(301, 128, 1),
   rmsnormCase(70, 40),
   swigluCase(40, 70),
   twoLinearCase(40, 70, 33),

@@ -4,7 +4,13 @@ import { DryDevice } from '../../compute/device/dry.js';
 import type { MemoryKind } from '../../compute/device/memory.js';
 import { RetortError } from '../../errors.js';
 import type { LlamaConfig } from '../../model/config.js';
-import { createLlama, type Llama, type ModelOptions, touchWeights } from '../../model/llama.js';
+import {
+  createLlama,
+  type Llama,
+  type ModelOptions,
+  type Trainable,
+  touchWeights,
+} from '../../model/llama.js';
 
 export type Phase = 'evaluation' | 'rollout' | 'update';
 
@@ -37,11 +43,15 @@ export type ChangedOptions = Readonly<Record<string, number | boolean>>;
 /** A model to play with: it never ends a sequence by itself. */
 export function stageModel(device: Device, config: LlamaConfig, options: ModelOptions): Llama {
   const llama = createLlama(device, { ...config, eosTokenIds: [] }, options);
-  if (device instanceof DryDevice) return llama;
-  // Small and all the same: nothing overflows, and no number is so small that the processor takes longer for it.
-  for (const { value, decay } of llama.groups) device.fill(value, decay ? 0.01 : 1);
-  touchWeights(llama);
+  fillStaged(llama);
   return llama;
+}
+
+/** Weights to play with: small and all the same, so that nothing overflows and no number is so small that the processor takes longer for it. */
+export function fillStaged(trained: Trainable): void {
+  if (trained.device instanceof DryDevice) return;
+  for (const { value, decay } of trained.groups) trained.device.fill(value, decay ? 0.01 : 1);
+  touchWeights(trained);
 }
 
 /** @throws RetortError interrupted where the signal is aborted */
