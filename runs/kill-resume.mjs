@@ -33,7 +33,7 @@ try {
     const seconds = await uninterrupted(words, cwd, `${name}-whole`);
     const whole = runEnd(join(cwd, `${name}-whole`), steps);
     print(`retort ${args}`);
-    print(`never interrupted: ${seconds.toFixed(2)} s, weights ${whole.weights}`);
+    print(`never interrupted: ${seconds.toFixed(2)} s, weights ${whole.tensors['model.safetensors']}`);
     for (let kills = 0, run = 0; kills < wanted; run++) {
       const moments = [Math.random() * seconds, 0.3 + Math.random() * seconds];
       const dir = `${name}-${run}`;
@@ -44,7 +44,7 @@ try {
       kills += hit;
       const when = moments.slice(0, hit).map((s) => `${s.toFixed(3)} s`);
       print(
-        `killed after ${when.join(' and ') || '(ended before)'}: weights ${end.weights} ${same ? 'same' : 'DIFFERENT'}`,
+        `killed after ${when.join(' and ') || '(ended before)'}: weights ${end.tensors['model.safetensors']} ${same ? 'same' : 'DIFFERENT'}`,
       );
       rmSync(join(cwd, dir), { recursive: true });
     }

@@ -13,6 +13,20 @@ const GRPO = [
   ...['--max-completion-length', '40', '--save-every', '2', '--eval-problems', '8', '--threads', '1'],
   ...['--beta', '0.02', '--learning-rate', '1e-3', '--eval-every', '3'],
 ];
+const PPO = [
+  ...['ppo', '--model', 'base', '--task', 'number-sort', '--batch-size', '16', '--num-ppo-epochs', '2'],
+  ...[
+    '--num-mini-batches',
+    '2',
+    '--max-completion-length',
+    '40',
+    '--save-every',
+    '2',
+    '--eval-problems',
+    '8',
+  ],
+  ...['--threads', '1', '--kl-coef', '0.02', '--learning-rate', '1e-3', '--critic-warmup-steps', '3'],
+];
 // A learning rule that no two runs share unless the rewards are journalled.
 const LUCK = 'export const reward = { name: "luck", score: () => Math.random() };\n';
 
@@ -46,6 +60,26 @@ test('grpo: killed and resumed, the same weights', async (t) => {
   await killedAt(args, cwd, 'killed', moments);
   assert.deepEqual(runEnd(join(cwd, 'killed'), 8), wanted, `killed after ${moments} s`);
 });
+
+for (const shared of [false, true])
+  test(`ppo, trunk ${shared ? 'shared' : "the critic's own"}: killed and resumed, the same policy and critic`, async (t) => {
+    const cwd = temporaryFolder(t);
+    await makeBase(cwd);
+    const trunk = shared ? ['--critic-warmup-steps', '0', '--shared-trunk'] : [];
+    const args = [...PPO, ...trunk, '--steps', '8'];
+    const seconds = await uninterrupted(args, cwd, 'whole');
+    const wanted = runEnd(join(cwd, 'whole'), 8);
+    assert.deepEqual(Object.keys(wanted.tensors).sort(), [
+      'critic-optimizer.safetensors',
+      'critic.safetensors',
+      'model.safetensors',
+      'optimizer.safetensors',
+      'reference.safetensors',
+    ]);
+    const moments = momentsWithin(seconds);
+    await killedAt(args, cwd, 'killed', moments);
+    assert.deepEqual(runEnd(join(cwd, 'killed'), 8), wanted, `killed after ${moments} s`);
+  });
 
 test('grpo with random rewards: what was journalled before a kill is what the run learns from', async (t) => {
   const cwd = temporaryFolder(t);

@@ -14,8 +14,9 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { type GrpoInput, grpo } from './grpo.js';
 import { type NewModelFields, newModelConfig } from './new-model.js';
 import type { PlannedBytes } from './plan/memory.js';
-import { type Plan, planGrpo, planSupervised } from './plan.js';
+import { type Plan, planGrpo, planPpo, planSupervised } from './plan.js';
 import { newPolicy, policyFiles } from './policy.js';
+import { type PpoInput, ppo } from './ppo.js';
 import { pretrain, type SupervisedInput, sft } from './supervised.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'retort-plan-'));
@@ -58,7 +59,7 @@ function assertNear(planned: PlannedBytes, real: MemoryReport, what: string): vo
     const off = planned[kind] / real[kind].peak - 1;
     assert.ok(Math.abs(off) <= 0.1, `${what}: ${kind} ${planned[kind]}, really ${real[kind].peak}`);
   }
-  for (const kind of ['parameters', 'gradients', 'optimizer'] as const)
+  for (const kind of ['parameters', 'reference', 'gradients', 'optimizer'] as const)
     assert.equal(planned[kind], real[kind].peak, `${what}: ${kind}`);
 }
 
@@ -103,6 +104,41 @@ for (const [name, sizes, options] of grpoCases)
     assert.ok(plan.memory.needed >= plan.bytes.total && plan.memory.fits);
     assert.deepEqual([plan.seconds, plan.mean], [null, null]);
   });
+
+const ppoCases: readonly (readonly [string, Sizes, Partial<PpoInput>])[] = [
+  ['odd, reference, evaluated', odd, { batchSize: 32, evalProblems: 40, numPpoEpochs: 2, numMiniBatches: 2 }],
+  ['odd, none but policy and critic', odd, { ...without, batchSize: 48, numGenerations: 6, klCoef: 0 }],
+  ['tied, shared trunk', tied, { ...without, batchSize: 32, sharedTrunk: true, microBatchTokens: 700 }],
+  ['tied, checkpointing', tied, { ...without, batchSize: 32, gradientCheckpointing: true, klCoef: 0 }],
+  ['odd, a small critic', odd, { ...without, batchSize: 32, criticModel: 'critic' }],
+  ['wide, warm-up', wide, { ...without, batchSize: 64, maxCompletionLength: 50, criticWarmupSteps: 1 }],
+];
+
+for (const [name, sizes, options] of ppoCases)
+  test(`ppo, ${name}: bytes by kind as the engine reports them`, async () => {
+    const model = await modelFolder(`ppo-${name}`, sizes);
+    const critic = { dModel: 16, layers: 1, heads: 2, context: 100 };
+    const own = options.criticModel ? { criticModel: await modelFolder('ppo-critic', critic) } : {};
+    const input = { model, task: 'countdown', steps: 2, threads: 2, ...options, ...own } as const;
+    const real = await memoryOf(ppo(input));
+    const plan = await planPpo(input, { measure: false });
+    assertNear(plan.bytes, real, name);
+    assert.ok(plan.memory.needed >= plan.bytes.total && plan.memory.fits);
+    assert.deepEqual([plan.command, plan.seconds, plan.mean], ['ppo', null, null]);
+  });
+
+test('ppo: seconds of a step and of a run', async () => {
+  const input = {
+    model: COUNTDOWN_BASE,
+    task: 'countdown',
+    steps: 3,
+    batchSize: 16,
+    evalEnds: false,
+  } as const;
+  const { seconds } = await planPpo({ ...input, maxCompletionLength: 20 });
+  assert.ok(seconds && (seconds.phases.rollout ?? 0) > 0 && (seconds.phases.update ?? 0) > 0);
+  assert.ok(Math.abs(seconds.run - 3 * seconds.step) < 1e-9);
+});
 
 test('grpo, completions that end: bytes for their mean length as the engine reports them', async () => {
   const input = {

@@ -89,7 +89,7 @@ export async function sampleBatch(
   const learned = new Map<Sample, PpoSample>(known.map((sample, i) => [sample, samples[i]]));
   const all = sampled.map((sample) => learned.get(sample) ?? sample);
   const kl = mean(rewarded.map((r) => r.kl));
-  const nonScore = -o.klCoef * kl;
+  const nonScore = 0 - o.klCoef * kl;
   return {
     samples,
     all,

@@ -1,17 +1,18 @@
 // Kills runs at random moments and resumes them: shared by the test and by runs/kill-resume.mjs.
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { lastJson, type Ran, retort } from './cli.js';
 
-/** What a finished run left: hashes of weights and optimizer state, and its metrics without the clock's. */
+/** What a finished run left: hashes of weights and of the state of optimizers and parts, and its metrics without the clock's. */
 export interface RunEnd {
-  readonly weights: string;
-  readonly optimizer: string;
+  /** By file. */
+  readonly tensors: Readonly<Record<string, string>>;
   readonly metrics: string;
 }
 
-const CLOCK = ['step_time', 'time/rollout', 'tokens_per_second'];
+const CLOCK = ['eps', 'step_time', 'time/rollout', 'tokens_per_second'];
 
 export function runEnd(dir: string, steps: number): RunEnd {
   const checkpoint = join(dir, 'checkpoints', `step-${steps}`);
@@ -19,12 +20,13 @@ export function runEnd(dir: string, steps: number): RunEnd {
     createHash('sha256')
       .update(readFileSync(join(checkpoint, name)))
       .digest('hex');
+  const files = readdirSync(checkpoint).filter((name) => name.endsWith('.safetensors'));
+  assert.ok(files.includes('model.safetensors') && files.includes('optimizer.safetensors'));
   const lines = readFileSync(join(dir, 'metrics.jsonl'), 'utf8').trim().split('\n');
   const rows = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
   for (const row of rows) for (const name of CLOCK) delete row[name];
   return {
-    weights: hash('model.safetensors'),
-    optimizer: hash('optimizer.safetensors'),
+    tensors: Object.fromEntries(files.map((name) => [name, hash(name)])),
     metrics: createHash('sha256').update(JSON.stringify(rows)).digest('hex'),
   };
 }
