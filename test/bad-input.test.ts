@@ -15,12 +15,26 @@ interface Case {
 
 const GRPO = 'grpo --model base --task countdown --steps 1 --no-eval-ends';
 const SFT = 'sft --task countdown --steps 1';
+const PPO = 'ppo --model base --task countdown --steps 1 --no-eval-ends';
 
 const cases: readonly Case[] = [
   { what: 'unknown verb', args: () => 'evla', says: [/unknown command 'evla'/, /mean eval/] },
   { what: 'unknown option', args: () => `${SFT} --stepz 3`, says: [/unknown option '--stepz'/, /--steps/] },
   { what: 'missing option', args: () => 'grpo --model base', says: [/--task/] },
   { what: 'option of a kind', args: () => `${GRPO} --loss-type gspo`, says: [/'gspo'/, /dr_grpo/] },
+  { what: 'kl estimator', args: () => `${PPO} --kl-estimator k2`, says: [/'k2'/, /k1, k3/] },
+  {
+    what: 'critic that learns for longer than the run',
+    args: () => `${PPO} --critic-warmup-steps 1 --out run`,
+    says: [/criticWarmupSteps of 1 steps/, /got 1/, /give less/],
+    without: 'run',
+  },
+  {
+    what: 'critic that is not there',
+    args: () => `${PPO} --critic-model nowhere --out run`,
+    says: [/nowhere.config\.json/, /no such file/],
+    without: 'run',
+  },
   {
     what: 'no number',
     args: () => 'generate --model base --seed x',
