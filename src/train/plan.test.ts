@@ -106,10 +106,14 @@ for (const [name, sizes, options] of grpoCases)
   });
 
 const ppoCases: readonly (readonly [string, Sizes, Partial<PpoInput>])[] = [
-  ['odd, reference, evaluated', odd, { batchSize: 32, evalProblems: 40, numPpoEpochs: 2, numMiniBatches: 2 }],
-  ['odd, none but policy and critic', odd, { ...without, batchSize: 48, numGenerations: 6, klCoef: 0 }],
-  ['tied, shared trunk', tied, { ...without, batchSize: 32, sharedTrunk: true, microBatchTokens: 700 }],
-  ['tied, checkpointing', tied, { ...without, batchSize: 32, gradientCheckpointing: true, klCoef: 0 }],
+  ['odd, reference, evaluated', odd, { batchSize: 32, evalProblems: 40, klCoef: 0.1, numMiniBatches: 2 }],
+  ['odd, none but policy and critic', odd, { ...without, batchSize: 48, numGenerations: 6 }],
+  [
+    'tied, shared trunk',
+    tied,
+    { ...without, batchSize: 32, sharedTrunk: true, microBatchTokens: 700, klCoef: 0.1 },
+  ],
+  ['tied, checkpointing', tied, { ...without, batchSize: 32, gradientCheckpointing: true }],
   ['odd, a small critic', odd, { ...without, batchSize: 32, criticModel: 'critic' }],
   ['wide, warm-up', wide, { ...without, batchSize: 64, maxCompletionLength: 50, criticWarmupSteps: 1 }],
 ];

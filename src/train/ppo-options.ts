@@ -34,12 +34,12 @@ const ppoFields = {
   vfCoef: positive.default(0.1).describe('weight of the value loss'),
   gamma: share.default(1).describe('discount of later rewards'),
   lam: share
-    .default(0.95)
+    .default(1)
     .describe('lambda of advantage estimation: 1 trusts the rewards that follow, 0 the next value'),
   klCoef: z
     .number()
     .min(0)
-    .default(0.05)
+    .default(0)
     .describe('what a token pays for its KL divergence from the reference; 0: there is no reference'),
   klEstimator: z
     .enum(klEstimators as [KlEstimator, ...KlEstimator[]])

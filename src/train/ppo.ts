@@ -9,6 +9,7 @@
 // - Old log-probabilities are the sampler's own. Critic and policy have each an AdamW of its own, with a learning rate and
 //   a gradient norm of its own; `vfCoef` therefore matters for what the critic's norm is clipped to, and with a shared trunk.
 // - A completion whose reward failed takes no part. With `klCoef` 0 there is no reference and no `objective/kl`.
+// - Defaults: `lam` 1 and `klCoef` 0 instead of 0.95 and 0.05, for rewards that are checked at the end of long completions.
 import type { z } from 'zod';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { MemoryReport } from '../compute/device/memory.js';
