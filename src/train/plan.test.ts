@@ -123,7 +123,8 @@ for (const [name, sizes, options] of ppoCases)
     const model = await modelFolder(`ppo-${name}`, sizes);
     const critic = { dModel: 16, layers: 1, heads: 2, context: 100 };
     const own = options.criticModel ? { criticModel: await modelFolder('ppo-critic', critic) } : {};
-    const input = { model, task: 'countdown', steps: 2, threads: 2, ...options, ...own } as const;
+    const once = { steps: 2, threads: 2, numPpoEpochs: 1 };
+    const input = { model, task: 'countdown', ...once, ...options, ...own } as const;
     const real = await memoryOf(ppo(input));
     const plan = await planPpo(input, { measure: false });
     assertNear(plan.bytes, real, name);
