@@ -47,6 +47,26 @@ export async function eachPass<T extends Continued>(
   }
 }
 
+/** Runs each pass without a tape and gives, completion by completion, the numbers of its tokens that `work` computes. */
+export async function tokenNumbers<T extends Continued>(
+  llama: Llama,
+  items: readonly T[],
+  most: number,
+  work: (c: Context, pass: readonly T[]) => Tensor,
+): Promise<Float64Array[]> {
+  const { device } = llama;
+  const lists: Float64Array[] = [];
+  await eachPass(llama, items, most, (pass) => {
+    const numbers = device.floats(work({ device, tape: null }, pass));
+    let start = 0;
+    for (const { completionIds } of pass) {
+      lists.push(Float64Array.from(numbers.subarray(start, start + completionIds.length)));
+      start += completionIds.length;
+    }
+  });
+  return lists;
+}
+
 /** The hidden state [tokens, hiddenSize] before every completion's tokens: what each is predicted from. */
 export function completionHidden(c: Context, llama: Llama, items: readonly Continued[]): Tensor {
   const sequences = items.map((s) => [...s.promptIds, ...s.completionIds.slice(0, -1)]);

@@ -7,7 +7,7 @@ import { moments } from '../objective/moments.js';
 import { tokenRewards } from '../objective/token-rewards.js';
 import { whiten } from '../objective/whiten.js';
 import { mean } from '../reward/statistics.js';
-import { completionLogprobs, eachPass } from './packing.js';
+import { type Continued, completionLogprobs, tokenNumbers } from './packing.js';
 import type { PpoOptions } from './ppo-options.js';
 import {
   type Job,
@@ -119,23 +119,17 @@ export function told(sample: Sample | PpoSample): Record<string, unknown> {
 }
 
 /** Log-probabilities of the completions' tokens at the sampling temperature. */
-async function logprobsUnder(
+function logprobsUnder(
   reference: Llama,
-  texts: readonly { readonly promptIds: readonly number[]; readonly completionIds: readonly number[] }[],
+  texts: readonly Continued[],
   { microBatchTokens, temperature }: PpoOptions,
 ): Promise<Float64Array[]> {
-  const { device } = reference;
-  const lists: Float64Array[] = [];
-  await eachPass(reference, texts, microBatchTokens, (pass) => {
-    const { logprob } = completionLogprobs({ device, tape: null }, reference, pass, temperature);
-    const all = device.floats(logprob);
-    let start = 0;
-    for (const { completionIds } of pass) {
-      lists.push(Float64Array.from(all.subarray(start, start + completionIds.length)));
-      start += completionIds.length;
-    }
-  });
-  return lists;
+  return tokenNumbers(
+    reference,
+    texts,
+    microBatchTokens,
+    (c, pass) => completionLogprobs(c, reference, pass, temperature).logprob,
+  );
 }
 
 function rewardMetrics(samples: readonly Sample[]): Record<string, number> {

@@ -9,7 +9,7 @@ import {
   type ValueLossSums,
   valueLoss,
 } from '../objective/value-loss.js';
-import { type Continued, completionHidden, eachPass } from './packing.js';
+import { type Continued, completionHidden, eachPass, tokenNumbers } from './packing.js';
 
 /** A completion with what its values are trained towards. */
 export interface ValuedSample extends Continued {
@@ -26,23 +26,15 @@ export interface ValueGradientOptions extends ValueLossOptions {
 }
 
 /** The value of the state before each token of each completion: one forward pass. */
-export async function completionValues(
+export function completionValues(
   critic: Critic,
   items: readonly Continued[],
   microBatchTokens: number,
 ): Promise<Float64Array[]> {
-  const { device, trunk } = critic;
-  const lists: Float64Array[] = [];
-  await eachPass(trunk, items, microBatchTokens, (pass) => {
-    const c: Context = { device, tape: null };
-    const values = device.floats(valuesOf(c, critic, completionHidden(c, trunk, pass)));
-    let start = 0;
-    for (const { completionIds } of pass) {
-      lists.push(Float64Array.from(values.subarray(start, start + completionIds.length)));
-      start += completionIds.length;
-    }
-  });
-  return lists;
+  const { trunk } = critic;
+  return tokenNumbers(trunk, items, microBatchTokens, (c, pass) =>
+    valuesOf(c, critic, completionHidden(c, trunk, pass)),
+  );
 }
 
 /** Collects the value loss of a minibatch, pass by pass; normalised over the whole minibatch. */
