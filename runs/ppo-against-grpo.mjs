@@ -90,7 +90,7 @@ function time() {
       for (const name of names) {
         const out = `.runs/against-time-${name}`;
         rmSync(out, { recursive: true, force: true });
-        const options = { model, ...SAME, ...LOOPS[name], steps: 4, 'save-every': 0, seed: round, out };
+        const options = { model, ...SAME, ...LOOPS[name], steps: 3, 'save-every': 0, seed: round, out };
         retort([name, ...flags(options), '--no-eval-ends']);
         // The first step compiles.
         for (const m of readRows(`${out}/metrics.jsonl`).slice(1)) {
