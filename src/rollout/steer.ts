@@ -17,10 +17,18 @@ export interface TokenControl {
    * @returns false where no token is possible: the sample ends
    */
   adjust(logits: Float32Array): boolean;
+  /** The token to stand in place of one that was drawn; the same where it may stand. Absent: it may. */
+  instead?(id: number): number;
   /** Whether a token that was drawn may stand; else it is forbidden and another is drawn. Absent: it may. */
   permits?(id: number): boolean;
   /** Takes up the token that was drawn. */
   accept(id: number): void;
+}
+
+/** Leaves one token possible. */
+export function allowOnly(logits: Float32Array, id: number): void {
+  logits.fill(Number.NEGATIVE_INFINITY);
+  logits[id] = 0;
 }
 
 /** A row to be drawn again under its control. */
@@ -59,9 +67,10 @@ export function drawSteered(device: Device, rows: readonly SteeredRow[]): (Steer
     const { tokens, samplingLogprobs } = readSampled(device, sample(device, all, sampling));
     device.rewind(mark);
     open = open.filter(({ index, control, logits }, row) => {
-      const id = tokens[row];
+      const id = control.instead?.(tokens[row]) ?? tokens[row];
       if (!control.permits || control.permits(id)) {
-        drawn[index] = { id, samplingLogprob: samplingLogprobs[row] };
+        // What is given and not drawn has the probability 1, as where the logits leave one token.
+        drawn[index] = { id, samplingLogprob: id === tokens[row] ? samplingLogprobs[row] : 0 };
         return false;
       }
       logits[id] = Number.NEGATIVE_INFINITY;

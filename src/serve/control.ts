@@ -1,10 +1,9 @@
 // What guides a sample's tokens: biases, penalties, a limit on thinking, a grammar for the answer.
 import type { TokenControl } from '../rollout/steer.js';
-import type { TextStream } from '../text/stream.js';
+import { limitThinking } from '../rollout/thinking.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import type { Grammar } from './constrain/expression.js';
 import type { Matcher } from './constrain/grammar.js';
-import { createSplitter } from './pieces.js';
 
 /** How the samples of a request are guided. */
 export interface ControlSpec {
@@ -48,31 +47,19 @@ export function createControl(
   const penalised = frequencyPenalty !== 0 || presencePenalty !== 0;
   const counts = new Map<number, number>();
   const follows = budget !== null || (spec.thinking && matcher !== null);
-  const splitter = follows
-    ? createSplitter({ thinking: spec.thinking, calls: null, tools: new Set() })
-    : null;
-  const stream: TextStream | null = follows ? tokenizer.stream({ skipSpecialTokens: true }) : null;
-  let reasoned = 0;
-  let forced: number[] = [];
+  const limits = { opened: spec.thinking, most: budget, close: spec.close, least: 0, wait: [], stops: [] };
+  const thought = follows ? limitThinking(limits, tokenizer) : null;
   let stale = false;
 
   /** Whether the next token belongs to the answer that the grammar is of. */
-  const answering = () => forced.length === 0 && !(spec.thinking && splitter?.reasoning);
+  const answering = () => !thought?.forcing && !(spec.thinking && thought?.thinking);
 
-  function force(): void {
-    if (budget !== null && splitter?.reasoning && reasoned >= budget) forced = [...spec.close];
-  }
-
-  force();
   return {
     get stale() {
       return stale;
     },
     adjust(logits) {
-      if (forced.length > 0) {
-        allowOnly(logits, forced[0]);
-        return true;
-      }
+      if (thought?.forcing) return thought.adjust(logits);
       for (const [id, bias] of spec.bias) logits[id] += bias;
       if (penalised)
         for (const [id, count] of counts) logits[id] -= presencePenalty + count * frequencyPenalty;
@@ -85,11 +72,7 @@ export function createControl(
         matcher.accept(id);
         stale = true;
       }
-      if (forced.length > 0) forced.shift();
-      if (!splitter || !stream) return;
-      if (splitter.reasoning) reasoned++;
-      splitter.push(stream.push(id));
-      if (forced.length === 0) force();
+      thought?.accept(id);
     },
     async refresh() {
       stale = false;
@@ -97,11 +80,6 @@ export function createControl(
     },
     close: () => matcher?.close(),
   };
-}
-
-function allowOnly(logits: Float32Array, id: number): void {
-  logits.fill(Number.NEGATIVE_INFINITY);
-  logits[id] = 0;
 }
 
 function allowMasked(logits: Float32Array, mask: Int32Array | null): boolean {
