@@ -81,13 +81,7 @@ export function passAtKOver(counts: readonly { samples: number; right: number }[
  * @throws RetortError (bad-input) unless 1 <= k <= samples.
  */
 export function majorityAtK(votes: readonly Vote[], k: number): number {
-  if (!(Number.isInteger(k) && k >= 1 && k <= votes.length)) {
-    throw refuse('bad-input', 'k of maj@k', k, `give 1 to the number of samples, which is ${votes.length}`);
-  }
-  const groups = Math.floor(votes.length / k);
-  let sum = 0;
-  for (let g = 0; g < groups; g++) sum += majority(votes.slice(g * k, (g + 1) * k));
-  return sum / groups;
+  return mean(groupsOf(votes, k, 'maj@k').map(majority));
 }
 
 function majority(votes: readonly Vote[]): number {
@@ -100,6 +94,47 @@ function majority(votes: readonly Vote[]): number {
   const most = Math.max(0, ...[...tally.values()].map((entry) => entry.votes));
   const winners = [...tally.values()].filter((entry) => entry.votes === most);
   return most === 0 ? 0 : mean(winners.map(({ votes: count, right }) => right / count));
+}
+
+/** One sample of a problem, as best-of-n needs it. */
+export interface Rated {
+  /** What the choice goes by; NaN is never chosen before a number. */
+  readonly rating: number;
+  readonly correct: boolean;
+}
+
+/**
+ * best@k of one problem: its samples are cut, in order, into as many groups of k as fit, and of each group the best
+ * rated one counts; of equals, the share of them that is right.
+ *
+ * @throws RetortError (bad-input) unless 1 <= k <= samples.
+ */
+export function bestAtK(rated: readonly Rated[], k: number): number {
+  return mean(groupsOf(rated, k, 'best@k').map(shareOfBest));
+}
+
+function shareOfBest(group: readonly Rated[]): number {
+  const worth = ({ rating }: Rated) => (Number.isNaN(rating) ? Number.NEGATIVE_INFINITY : rating);
+  const best = Math.max(...group.map(worth));
+  return mean(group.filter((one) => worth(one) === best).map(({ correct }) => (correct ? 1 : 0)));
+}
+
+/** best@k over problems. The interval is over problems (see shareEstimate). */
+export function bestAtKOver(problems: readonly (readonly Rated[])[], k: number): Estimate {
+  const shares = problems.map((rated) => bestAtK(rated, k));
+  return shareEstimate(shares, Math.max(...problems.map((rated) => Math.floor(rated.length / k))));
+}
+
+/** The samples in groups of k, in their order; what is left over is in none. */
+function groupsOf<T>(samples: readonly T[], k: number, what: string): T[][] {
+  if (!(Number.isInteger(k) && k >= 1 && k <= samples.length))
+    throw refuse(
+      'bad-input',
+      `k of ${what}`,
+      k,
+      `give 1 to the number of samples, which is ${samples.length}`,
+    );
+  return Array.from({ length: Math.floor(samples.length / k) }, (_, g) => samples.slice(g * k, (g + 1) * k));
 }
 
 /** maj@k over problems. The interval is over problems (see shareEstimate). */

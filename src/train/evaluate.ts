@@ -2,6 +2,7 @@
 import { refuse } from '../errors.js';
 import type { Scored, Scorer } from '../reward/score.js';
 import {
+  bestAtKOver,
   type Estimate,
   groupBy,
   majorityAtKOver,
@@ -12,6 +13,13 @@ import {
 import { createEngine, type EngineOptions } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
 import type { Completion, SamplingOptions } from '../rollout/request.js';
+import {
+  limitThinking,
+  type ThinkingControl,
+  type ThinkingLimits,
+  type ThinkingOptions,
+  thinkingLimits,
+} from '../rollout/thinking.js';
 import type { Split, Task } from '../task/task.js';
 import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
 import type { Policy } from './policy.js';
@@ -27,6 +35,10 @@ export interface EvaluateOptions extends SamplingOptions {
   /** Samples of each problem. */
   readonly samples: number;
   readonly maxTokens: number;
+  /** How long samples think; what they thought is counted where it is there. */
+  readonly thinking?: ThinkingOptions;
+  /** Rates completions for best-of-n; of each problem's samples the best rated counts. */
+  readonly rate?: (one: Evaluated) => number;
   /** Of the problems and of the samples. */
   readonly seed: number;
   readonly engine?: EngineOptions;
@@ -42,6 +54,16 @@ export interface Evaluated {
   readonly scored: Scored;
 }
 
+/** Means over the completions. */
+export interface Thought {
+  /** Tokens of the thought. */
+  readonly tokens: number;
+  /** Share that the budget has ended. */
+  readonly cut: number;
+  /** Stops that were replaced, a completion. */
+  readonly waits: number;
+}
+
 export interface Evaluation {
   readonly problems: number;
   readonly samples: number;
@@ -50,6 +72,10 @@ export interface Evaluation {
   /** By k, for powers of two up to the samples. */
   readonly passAtK: ReadonlyMap<number, Estimate>;
   readonly majAtK: ReadonlyMap<number, Estimate>;
+  /** Of the best rated of k samples; null without a rating. */
+  readonly bestAtK: ReadonlyMap<number, Estimate> | null;
+  /** What was thought; null where it was not asked for. */
+  readonly thought: Thought | null;
   /** pass@1 of each kind of problem, where the task tells kinds apart. */
   readonly byKind: ReadonlyMap<string, Estimate>;
   readonly meanReward: number;
@@ -124,11 +150,20 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
   const { task, template, scorer, samples, split = 'heldout', seed, signal, onProgress } = o;
   const problems = distinctProblems(task, split, o.problems, seed);
   const prompts = problems.map((p) => task.prompt(p));
+  const limits = o.thinking && limitsFor(policy, template, o.thinking);
+  const controls: ThinkingControl[] = [];
+  const control =
+    limits &&
+    (() => {
+      controls.push(limitThinking(limits, policy.tokenizer));
+      return controls[controls.length - 1];
+    });
   const requests = prompts.map((prompt, problem) => ({
     ...pickSampling(o),
     promptIds: encodePrompt(template, policy.tokenizer, prompt),
     n: samples,
     maxTokens: o.maxTokens,
+    control,
     seed,
     problem,
   }));
@@ -160,6 +195,10 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
       correct: scored.correct,
     })),
   );
+  const { rate } = o;
+  const rated = rate
+    ? completions.map((row) => row.map((one) => ({ rating: rate(one), correct: one.scored.correct })))
+    : null;
   const shares = (rows: typeof votes) =>
     shareEstimate(
       rows.map((row) => row.filter((v) => v.correct).length / samples),
@@ -177,6 +216,8 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
     ),
     passAtK: new Map(ks(samples).map((k) => [k, passAtKOver(counts, k)])),
     majAtK: new Map(ks(samples).map((k) => [k, majorityAtKOver(votes, k)])),
+    bestAtK: rated && new Map(ks(samples).map((k) => [k, bestAtKOver(rated, k)])),
+    thought: limits ? thoughtOf(controls) : null,
     meanReward: mean(scores.map((s) => s.reward)),
     meanLength: mean(flat.map((c) => c.ids.length)),
     truncated: mean(flat.map((c) => (c.finishReason === 'length' ? 1 : 0))),
@@ -185,6 +226,29 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
     measures: meansOf(items.map(({ problem, completion }) => task.measures?.(problem, completion) ?? {})),
     completions,
   };
+}
+
+/** Limits on the thoughts of a model's completions. @throws RetortError bad-input where its vocabulary cannot hold them */
+export function limitsFor(
+  { llama, tokenizer }: Policy,
+  { opened }: PromptTemplate,
+  thinking: ThinkingOptions,
+): ThinkingLimits {
+  const ends = [...tokenizer.eosTokenIds, ...llama.config.eosTokenIds];
+  return thinkingLimits(thinking, tokenizer, opened.trimStart().startsWith('<think>'), ends);
+}
+
+function thoughtOf(controls: readonly ThinkingControl[]): Thought {
+  return {
+    tokens: mean(controls.map(({ tokens }) => tokens)),
+    cut: mean(controls.map(({ cut }) => (cut ? 1 : 0))),
+    waits: mean(controls.map(({ waits }) => waits)),
+  };
+}
+
+/** The model's own belief in a completion: the mean log-probability of its tokens. */
+export function meanLogprob({ completion }: Evaluated): number {
+  return mean(completion.logprobs);
 }
 
 function meansOf(rows: readonly Readonly<Record<string, number>>[]): Record<string, number> {
