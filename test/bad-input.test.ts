@@ -291,6 +291,27 @@ const cases: readonly Case[] = [
     says: [/samples at temperature 0: got 4/],
   },
   {
+    what: 'a wait that the vocabulary cannot spell',
+    args: () => 'eval --model base --task countdown --min-thinking 20',
+    says: [/text in place of a stop, "Wait"/, /character: got "W"/],
+  },
+  {
+    what: 'a plot into a folder that is not there',
+    args: () => 'eval --model base --task countdown --plot nowhere/plot.svg',
+    says: [/file for the plot: got "nowhere\/plot.svg"/],
+  },
+  {
+    what: 'the best of one sample',
+    args: () => 'eval --model base --task countdown --best-of logprob',
+    says: [/--best-of with samples: got 1; .*--samples 4/],
+  },
+  {
+    what: 'samples that would be the same, to learn from',
+    args: () => 'sample --model base --task countdown --temperature 0 --out run',
+    says: [/samples at temperature 0: got 8/],
+    without: 'run',
+  },
+  {
     what: 'more problems than the split has',
     args: () => 'eval --model base --task multiply --task-option digits=1 --problems 1000',
     says: [/different heldout problems of task multiply: got 1000/, /ask for fewer/],

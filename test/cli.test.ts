@@ -244,6 +244,68 @@ test('eval: accuracies with intervals; completions that score reads', async (t) 
   assert.ok(scored.stderr.includes(`80 completions, ${right}`), `${scored.stderr} ${right}`);
 });
 
+test('eval: thinking budgets and best-of-n, as numbers and as a plot', async (t) => {
+  const cwd = temporaryFolder(t);
+  const args = ['eval', '--model', COUNTDOWN_BASE, '--task', 'countdown', '--problems', '100'];
+  const limits = ['--thinking-budget', '4,none', '--min-thinking', '0,3', '--wait', '>', '--samples', '4'];
+  const ran = await retort([...args, ...limits, '--best-of', 'logprob', '--plot', 'plot.svg', '--json'], {
+    cwd,
+  });
+  assert.equal(ran.status, 0, ran.stderr);
+  const { settings } = lastJson<{
+    settings: {
+      thinkingBudget: number | null;
+      minThinking: number;
+      thought: { tokens: number; cut: number; waits: number };
+      pass1: number;
+      bestAtK: Record<string, { value: number }>;
+      meanLength: number;
+    }[];
+  }>(ran);
+  assert.deepEqual(
+    settings.map((s) => [s.thinkingBudget, s.minThinking]),
+    [
+      [4, 0],
+      [null, 0],
+      [4, 3],
+      [null, 3],
+    ],
+  );
+  const [short, free] = settings;
+  assert.ok(short.thought.cut > 0.5 && free.thought.cut === 0);
+  assert.ok(short.thought.tokens <= 5 && short.meanLength < free.meanLength);
+  assert.ok(short.pass1 < free.pass1);
+  assert.equal(free.bestAtK['1'].value, free.pass1);
+  const plot = readFileSync(join(cwd, 'plot.svg'), 'utf8');
+  assert.match(plot, /^<svg [^>]*>.*one sample.*maj@4.*<\/svg>\n$/s);
+});
+
+test('sample: data for sft, and counts of what was dropped', async (t) => {
+  const cwd = temporaryFolder(t);
+  const flags = '--task countdown --problems 20 --samples 4 --max-per-problem 1 --choose shortest --out kept';
+  const ran = await retort(['sample', '--model', COUNTDOWN_BASE, ...flags.split(' '), '--json'], { cwd });
+  assert.equal(ran.status, 0, ran.stderr);
+  const summary = lastJson<{ sampled: number; kept: number; problemsKept: number; data: string }>(ran);
+  assert.equal(summary.sampled, 80);
+  assert.ok(summary.kept > 0 && summary.kept === summary.problemsKept);
+  const learn = [
+    'sft',
+    '--model',
+    COUNTDOWN_BASE,
+    '--data',
+    summary.data,
+    '--template',
+    'terse',
+    '--steps',
+    '2',
+  ];
+  const learned = await retort([...learn, '--json'], { cwd });
+  assert.equal(learned.status, 0, learned.stderr);
+  const again = await retort(['resume', 'kept'], { cwd });
+  assert.match(again.stdout, /kept\s+\d+/);
+  assert.match(again.stdout, /learn from it: retort sft --data kept\/data.jsonl --template terse/);
+});
+
 test('grpo: the run folder and the summary', async (t) => {
   const cwd = temporaryFolder(t);
   const options =

@@ -136,6 +136,24 @@ test('ctrl-c: a checkpoint, how to resume, status 130, and the same weights in t
   assert.equal(again.stdout, resumed.stdout);
 });
 
+test('sample: killed while it writes and resumed, the same data', async (t) => {
+  const cwd = temporaryFolder(t);
+  const base = join(realpathSync('.'), 'models/countdown-base');
+  const args = ['sample', '--model', base, '--task', 'countdown', '--problems', '600', '--threads', '1'];
+  const whole = await retort([...args, '--out', 'whole'], { cwd });
+  assert.equal(whole.status, 0, whole.stderr);
+  await retort([...args, '--out', 'killed'], {
+    cwd,
+    onStart: (child) =>
+      whenThere(join(cwd, 'killed/progress.jsonl'), child).then(() => child.kill('SIGKILL')),
+  });
+  const data = (run: string) => readFileSync(join(cwd, run, 'data.jsonl'));
+  assert.ok(data('killed').length < data('whole').length);
+  const resumed = await retort(['resume', 'killed', '--json'], { cwd });
+  assert.equal(resumed.status, 0, resumed.stderr);
+  assert.ok(data('killed').equals(data('whole')));
+});
+
 test('resumed from another folder, a run finds its files', async (t) => {
   const cwd = temporaryFolder(t);
   await makeBase(cwd);

@@ -4,6 +4,8 @@ import { test } from 'node:test';
 import { RetortError } from '../errors.js';
 import { randomFor } from '../task/random.js';
 import {
+  bestAtK,
+  bestAtKOver,
   majorityAtK,
   majorityAtKOver,
   passAtK,
@@ -74,6 +76,21 @@ test('maj@k: capital letters are right answers, - is no answer', () => {
   assert.equal(majorityAtK(votes('AAbbb'), 2), 0.5, 'what is left over does not vote');
   assert.equal(majorityAtK(votes('Aa'), 2), 0.5, 'one key scored both ways counts its share');
   assert.throws(() => majorityAtK(votes('AA'), 3), RetortError);
+});
+
+test('best@k: the best rated of each group, equals by their share, NaN last', () => {
+  const rated = (...pairs: readonly (readonly [rating: number, correct: boolean])[]) =>
+    pairs.map(([rating, correct]) => ({ rating, correct }));
+  const four = rated([0.1, false], [0.5, true], [0.9, false], [0.2, true]);
+  assert.equal(bestAtK(four, 1), 0.5);
+  assert.equal(bestAtK(four, 2), 0.5);
+  assert.equal(bestAtK(four, 3), 0);
+  assert.equal(bestAtK(four, 4), 0);
+  assert.equal(bestAtK(rated([1, true], [1, false], [0, false]), 3), 0.5);
+  assert.equal(bestAtK(rated([Number.NaN, false], [-5, true]), 2), 1);
+  assert.equal(bestAtK(rated([Number.NaN, true], [Number.NaN, false]), 2), 0.5);
+  assert.equal(bestAtKOver([four, rated([1, true], [0, false], [0, false], [0, false])], 4).value, 0.5);
+  assert.throws(() => bestAtK(four, 5), /k of best@k: got 5; give 1 to the number of samples, which is 4/);
 });
 
 test('estimates over problems: the mean, and an interval that is no wider than for one sample and no point', () => {

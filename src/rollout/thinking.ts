@@ -74,13 +74,15 @@ export function limitThinking(limits: ThinkingLimits, tokenizer: Tokenizer): Thi
   const stream = tokenizer.stream();
   let forced: number[] = [];
   let tokens = 0;
+  let spent = false;
+  /** Once the closing text is written: a sequence may end with the last token of its budget. */
   let cut = false;
   let waits = 0;
   let waiting = false;
 
   function checkBudget(): void {
-    if (most === null || cut || !tracker.thinking || tokens < most) return;
-    cut = true;
+    if (most === null || spent || !tracker.thinking || tokens < most) return;
+    spent = true;
     forced = [...close];
   }
   const tooEarly = (id: number) => tracker.thinking && tokens < least && stops.has(id);
@@ -100,7 +102,10 @@ export function limitThinking(limits: ThinkingLimits, tokenizer: Tokenizer): Thi
       if (waiting) {
         waits++;
         forced = wait.slice(1);
-      } else forced.shift();
+      } else if (forced.length > 0) {
+        forced.shift();
+        if (spent) cut = true;
+      }
       waiting = false;
       if (tracker.thinking) tokens++;
       tracker.push(stream.push(id));
