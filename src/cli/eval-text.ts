@@ -1,6 +1,6 @@
 // What retort eval says of its measurements: JSON, tables, and the plot of accuracy against tokens.
 
-import type { Plot, PlotPoint, PlotSeries } from '../report/svg.js';
+import type { Plot, PlotPoint, PlotSeries } from '../publish/plot-svg.js';
 import type { Estimate } from '../reward/statistics.js';
 import type { ThinkingOptions } from '../rollout/thinking.js';
 import type { Evaluation } from '../train/evaluate.js';

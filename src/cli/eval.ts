@@ -7,7 +7,7 @@ import { fileProblem } from '../checkpoint/files.js';
 import { openModel } from '../checkpoint/open-model.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
-import { plotSvg } from '../report/svg.js';
+import { plotSvg } from '../publish/plot-svg.js';
 import { findReward, rewardNames } from '../reward/load.js';
 import { openScorer } from '../reward/score.js';
 import { loadTask } from '../task/load.js';
