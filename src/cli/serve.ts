@@ -18,6 +18,7 @@ interface ServeFlags extends CommonOptions {
   readonly kvCache: number;
   readonly queue: number;
   readonly timeLimit: number;
+  readonly watch?: number;
   readonly logPrompts?: string;
   readonly priceInput: number;
   readonly priceCached?: number;
@@ -52,7 +53,11 @@ export function addServe(program: Command): void {
     .option('--price-cached <price>', 'of input that a cache held; default: as other input', number(0, 1e6))
     .option('--price-output <price>', 'of output', number(0, 1e6), 0)
     .action(serve);
-  repeatable(command, '--model <name=dir>', 'folder of a model, and the name that requests call it by');
+  repeatable(
+    command,
+    '--model <name=dir>',
+    'folder of a model or of a run, and the name that requests call it by',
+  );
   addThreads(command);
 }
 
@@ -79,6 +84,9 @@ async function serve(o: ServeFlags): Promise<void> {
   });
   const names = [...server.models.keys()];
   printResult(o, { url: server.url, models: names }, () => `${names.join(', ')}: ${server.url}/v1`);
+  const reload = () => void server.reload();
+  process.on('SIGHUP', reload);
+  const timer = o.watch === undefined ? undefined : setInterval(reload, 1000 * o.watch);
   const end = await Promise.race([
     server.died,
     new Promise<null>((resolve) => {
@@ -86,6 +94,8 @@ async function serve(o: ServeFlags): Promise<void> {
       signal.addEventListener('abort', () => resolve(null), { once: true });
     }),
   ]);
+  clearInterval(timer);
+  process.off('SIGHUP', reload);
   await server.close();
   if (end)
     throw new RetortError('bad-kernel', `the engine died: ${end.message}; start the server again`, {

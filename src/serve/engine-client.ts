@@ -52,7 +52,7 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
   const loading = new Map<number, { resolve(info: EngineInfo): void; reject(error: Error): void }>();
   let next = 0;
   let outstanding = 0;
-  let load: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0 };
+  let load: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
   let stopped = (): void => {};
   const tell = (message: ToEngine) => port.postMessage(message);
 

@@ -69,6 +69,8 @@ export interface EngineLoad {
   readonly running: number;
   readonly waiting: number;
   readonly generatedTokens: number;
+  /** Memory of the device in use: weights, keys and values, and what computing takes. */
+  readonly bytes: number;
 }
 
 export type FromEngine =

@@ -68,7 +68,7 @@ let tokens = new Map<string, SampleTokens>();
 let ends: SampleEnd[] = [];
 let failed: { id: number; message: string; mine: boolean }[] = [];
 let lastNews = 0;
-let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0 };
+let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
 
 const tell = (message: FromEngine) => port.postMessage(message);
 
@@ -255,7 +255,7 @@ function loadNow(): EngineLoad {
     waiting += model.scheduler.waiting;
     generatedTokens += model.engine.generatedTokens;
   }
-  return { running, waiting, generatedTokens };
+  return { running, waiting, generatedTokens, bytes: device.memory().total.current };
 }
 
 function news(): void {
@@ -323,8 +323,8 @@ while (!stopping) {
   }
   await refreshGuided();
   freeRetired();
-  // That nothing runs any more is news too: its last requests may have been cancelled.
-  const rests = !busy && told.running + told.waiting > 0;
+  // That nothing runs any more is news too, its last requests may have been cancelled; and that memory came or went.
+  const rests = !busy && (told.running + told.waiting > 0 || told.bytes !== device.memory().total.current);
   const hasNews = tokens.size > 0 || ends.length > 0 || failed.length > 0 || rests;
   if (hasNews && (!busy || performance.now() - lastNews >= newsEvery())) news();
   if (busy) await setImmediate();

@@ -60,6 +60,11 @@ export function createMetrics(engine: EngineClient): Metrics {
     'Samples that wait for a slot',
     () => engine.outstanding - engine.busyness.running,
   );
+  gauge(
+    'retort_device_bytes',
+    'Memory of weights, keys and values, and computing',
+    () => engine.busyness.bytes,
+  );
   return {
     request: (endpoint, status) => requests.inc({ endpoint, status }),
     generation(model, usage, seconds, toFirstToken) {

@@ -1,9 +1,10 @@
 // A model as the server knows it: its name, tokenizer, prompts and defaults. The weights are in the engine's thread.
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { parseJson, readOptionalTextFile } from '../checkpoint/files.js';
+import { listCheckpoints, openRun } from '../checkpoint/run-folder.js';
 import { RetortError, refuse } from '../errors.js';
 import type { SamplingOptions } from '../rollout/request.js';
 import { type TokenBytes, tokenBytes } from '../text/token-bytes.js';
@@ -15,7 +16,10 @@ import { type PromptMaker, promptMaker } from './prompt.js';
 
 export interface ServedModel {
   readonly name: string;
+  /** The folder that it was loaded from. */
   readonly dir: string;
+  /** Changes when the folder's files do. */
+  readonly stamp: string;
   /** Of its weights in the engine. */
   readonly handle: number;
   readonly info: EngineInfo;
@@ -53,6 +57,23 @@ export function parseModelSpec(word: string): ModelSpec {
   return { name, dir };
 }
 
+/** The model folder that a name stands for now: itself, or a run's newest checkpoint. */
+export function currentFolder(dir: string): string {
+  if (!existsSync(join(dir, 'checkpoints'))) return dir;
+  const newest = listCheckpoints(openRun(dir)).at(-1);
+  if (!newest) throw refuse('bad-input', 'run to serve', dir, 'it has no checkpoint yet');
+  return newest.path;
+}
+
+/** What tells one state of a model folder from another without reading it. */
+export function stampOf(dir: string): string {
+  const files = ['model.safetensors', 'model.safetensors.index.json', 'config.json', 'tokenizer.json'];
+  return files
+    .map((file) => statSync(join(dir, file), { throwIfNoEntry: false }))
+    .map((stat) => (stat ? `${stat.ino} ${stat.size} ${stat.mtimeMs}` : '-'))
+    .join(', ');
+}
+
 const generationConfig = z.looseObject({
   temperature: z.number().min(0).max(100).nullish(),
   top_p: z.number().gt(0).max(1).nullish(),
@@ -66,18 +87,20 @@ const generationConfig = z.looseObject({
  */
 export async function loadModel(
   engine: EngineClient,
-  { name, dir }: ModelSpec,
+  { name, dir: given }: ModelSpec,
   options: { readonly template?: string } = {},
 ): Promise<ServedModel> {
+  const dir = currentFolder(given);
+  const stamp = stampOf(dir);
   const tokenizer = loadTokenizer(dir);
   const makePrompt = promptMaker(tokenizer, options.template ?? 'chat');
   const defaults = readDefaults(dir);
   const { handle, info } = await engine.load(dir);
   return {
-    ...{ name, dir, handle, info, tokenizer, makePrompt, defaults },
+    ...{ name, dir, stamp, handle, info, tokenizer, makePrompt, defaults },
     tokens: tokenBytes(tokenizer),
     closeThinking: closeThinking(tokenizer),
-    fingerprint: fingerprintOf(dir, info),
+    fingerprint: fingerprintOf(stamp, info),
     created: Math.floor(Date.now() / 1000),
   };
 }
@@ -107,11 +130,7 @@ function readDefaults(dir: string): SamplingOptions {
   };
 }
 
-function fingerprintOf(dir: string, info: EngineInfo): string {
-  const hash = createHash('sha256').update(`${VERSION} ${info.target}`);
-  for (const file of ['model.safetensors', 'model.safetensors.index.json', 'config.json', 'tokenizer.json']) {
-    const stat = statSync(join(dir, file), { throwIfNoEntry: false });
-    if (stat) hash.update(` ${file} ${stat.size} ${stat.mtimeMs}`);
-  }
+function fingerprintOf(stamp: string, info: EngineInfo): string {
+  const hash = createHash('sha256').update(`${VERSION} ${info.target} ${stamp}`);
   return `fp_${hash.digest('hex').slice(0, 12)}`;
 }

@@ -15,7 +15,7 @@ import type { Generator } from './generate.js';
 import { createHttpServer } from './http.js';
 import { openKeyRing } from './keys.js';
 import { createMetrics } from './metrics.js';
-import { loadModel, type ModelSpec, type ServedModel } from './model.js';
+import { currentFolder, loadModel, type ModelSpec, type ServedModel, stampOf } from './model.js';
 import { FREE, type Prices } from './prices.js';
 import { openUsageLog } from './usage-log.js';
 
@@ -48,6 +48,12 @@ export interface ServeOptions {
 export interface RunningServer {
   readonly url: string;
   readonly models: ReadonlyMap<string, ServedModel>;
+  /**
+   * Loads each model again whose folder has changed. Requests that run end on the model that they began with; those
+   * that come get the new one. Where one cannot be loaded, the old one stays.
+   * @returns names of those that were swapped
+   */
+  reload(): Promise<string[]>;
   /** Takes no new request, lets what runs end, then ends itself. */
   close(): Promise<void>;
   /** Resolves with the reason when the engine has died. */
@@ -117,12 +123,36 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       server.once('error', reject);
       server.listen(port, host, resolve);
     });
+    async function reload(): Promise<string[]> {
+      const swapped: string[] = [];
+      for (const spec of options.models) {
+        const old = models.get(spec.name) as ServedModel;
+        try {
+          const dir = currentFolder(spec.dir);
+          if (dir === old.dir && stampOf(dir) === old.stamp) continue;
+          models.set(spec.name, await loadModel(engine, spec, { template: options.template }));
+        } catch (error) {
+          say(`model ${spec.name} stays as it was: ${(error as Error).message}`);
+          continue;
+        }
+        engine.retire(old.handle);
+        swapped.push(spec.name);
+        say(`model ${spec.name}: now ${models.get(spec.name)?.dir}`);
+      }
+      return swapped;
+    }
+    let reloads: Promise<unknown> = Promise.resolve();
     const address = server.address() as AddressInfo;
     const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
     return {
       url: `http://${shown}:${address.port}`,
       models,
       died: engine.died,
+      reload() {
+        const next = reloads.then(reload);
+        reloads = next;
+        return next;
+      },
       close: once(async () => {
         open = false;
         let closed = false;
@@ -141,7 +171,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
           if (unfinished.size === 0 || performance.now() > deadline) server.closeAllConnections();
           await Promise.race([ended, setTimeout(CLOSE_LOOK_MS)]);
         }
-        await Promise.all(generator.active);
+        await Promise.all([reloads, ...generator.active]);
         log.close();
         prompts?.close();
         await engine.close();
