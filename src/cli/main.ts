@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { RetortError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { addBench } from './bench.js';
+import { addChat } from './chat.js';
 import { addDemo } from './demo.js';
 import { addEval } from './eval.js';
 import { addExport } from './export.js';
@@ -49,6 +50,7 @@ for (const add of [
   addTasks,
   addScore,
   addServe,
+  addChat,
   addKeys,
   addUsage,
   addBench,

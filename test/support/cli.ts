@@ -23,6 +23,8 @@ export interface SpawnOptions {
   readonly cwd?: string;
   /** Beside this process's environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** What standard input holds. */
+  readonly input?: string;
   /** Called once the process runs, to send it signals for instance. */
   readonly onStart?: (child: ChildProcess) => void;
 }
@@ -32,7 +34,10 @@ export function retort(args: readonly string[], options: SpawnOptions = {}): Pro
   return runNode([MAIN, ...args], options);
 }
 
-export function runNode(args: readonly string[], { cwd, env, onStart }: SpawnOptions = {}): Promise<Ran> {
+export function runNode(
+  args: readonly string[],
+  { cwd, env, input, onStart }: SpawnOptions = {},
+): Promise<Ran> {
   return new Promise((resolve, reject) => {
     // No colours and no live line: standard error is a pipe.
     const child = spawn(process.execPath, args, {
@@ -50,7 +55,7 @@ export function runNode(args: readonly string[], { cwd, env, onStart }: SpawnOpt
     });
     child.on('error', reject);
     child.on('close', (status) => resolve({ status, stdout, stderr }));
-    child.stdin.end();
+    child.stdin.end(input);
     onStart?.(child);
   });
 }

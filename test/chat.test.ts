@@ -1,0 +1,63 @@
+// retort chat: questions from a pipe, with a folder and with a server; commands; refusals.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { retort, temporaryFolder } from './support/cli.js';
+import { writeScriptedModel } from './support/scripted.js';
+import { serveScripts } from './support/server.js';
+
+const SCRIPTS = {
+  'think?': { pieces: ['<think>', 'let me see', '</think>', 'It is', ' 4.'] },
+  'hello?': { pieces: ['hi ', 'there'] },
+};
+
+const type = (lines: readonly string[]) => ({ input: `${lines.join('\n')}\n` });
+
+test('with a folder: answers, thoughts, commands', async (t) => {
+  const cwd = temporaryFolder(t);
+  writeScriptedModel(join(cwd, 'model'), SCRIPTS);
+  const lines = [
+    'think?',
+    '/thoughts',
+    'think?',
+    '/retry',
+    '/temperature 9',
+    '/nothing',
+    '/save talk.json',
+    '/exit',
+    'hello?',
+  ];
+  const { status, stdout, stderr } = await retort(['chat', '--model', 'model', '--system', 'be brief'], {
+    cwd,
+    ...type(lines),
+  });
+  assert.equal(status, 0, stderr);
+  assert.equal(stdout, 'let me see\nIt is 4.\nIt is 4.\nIt is 4.\n');
+  assert.match(stderr, /thoughts are hidden/);
+  assert.match(stderr, /temperature: got "9"; give a number from 0 to 2/);
+  assert.match(stderr, /no such command: \/nothing/);
+  assert.deepEqual(JSON.parse(readFileSync(join(cwd, 'talk.json'), 'utf8')), [
+    { role: 'system', content: 'be brief' },
+    ...[1, 2].flatMap(() => [
+      { role: 'user', content: 'think?' },
+      { role: 'assistant', content: 'It is 4.' },
+    ]),
+  ]);
+});
+
+test('with a server; one that refuses, one that is not there', async (t) => {
+  const server = await serveScripts(SCRIPTS);
+  t.after(() => server.end());
+  const { stdout } = await retort(['chat', '--model', server.url], type(['hello?']));
+  assert.equal(stdout, 'hi there\n');
+  const refused = await retort(
+    ['chat', '--model', `${server.url}/v1/`, '--name', 'none'],
+    type(['hello?', 'hello?']),
+  );
+  assert.equal(refused.status, 0);
+  assert.match(refused.stderr, /the server refused \(404\): there is no model "none" here/);
+  const nobody = await retort(['chat', '--model', 'http://127.0.0.1:9'], type(['hello?']));
+  assert.equal(nobody.status, 2);
+  assert.match(nobody.stderr, /cannot reach http:\/\/127\.0\.0\.1:9\/v1\/models/);
+});
