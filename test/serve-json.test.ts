@@ -207,6 +207,20 @@ test('a tool call that is asked for is one of the tools, its arguments held to t
   assert.ok(call?.type === 'function' && call.function.name === 'greet');
 });
 
+test('a prompt that takes the tokenizer long keeps nobody waiting', async () => {
+  let answered = false;
+  const long = client.chat.completions
+    .create({ ...ask, messages: [{ role: 'user', content: 'the name 🙂 '.repeat(90_000) }] })
+    .catch((error: unknown) => {
+      answered = true;
+      return error;
+    });
+  for (let i = 0; i < 5; i++) assert.equal((await fetch(`${server.url}/health`)).status, 200);
+  assert.equal(answered, false, 'the long prompt came first');
+  const error = await long;
+  assert.ok(error instanceof OpenAI.BadRequestError && error.code === 'context_length_exceeded');
+});
+
 test('a schema that is not supported is a 400 that names the keyword', async () => {
   await assert.rejects(
     client.chat.completions.create({ ...ask, response_format: formatOf({ type: 'integer', multipleOf: 3 }) }),

@@ -1,22 +1,19 @@
 // From the protocol's requests to what is asked of the engine: defaults, limits of the context, prompts.
 import { randomInt } from 'node:crypto';
-import { callGrammar } from './constrain/calls.js';
-import type { Grammar } from './constrain/expression.js';
-import { objectGrammar, schemaGrammar } from './constrain/schema.js';
 import { ApiError } from './errors.js';
 import type { Ask } from './job.js';
 import type { ServedModel } from './model.js';
-import { completionPrompt, type Prompt } from './prompt.js';
+import type { Prompt } from './prompt.js';
 import type { ChatRequest, CompletionRequest, SamplingFields } from './schema.js';
 import { CLOSE_CALL } from './tool-calls.js';
 
 /** The protocol's default for plain completions. */
 const COMPLETION_TOKENS = 16;
 
-export function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Ask {
+export async function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Promise<Ask> {
   if (r.top_logprobs !== undefined && !r.logprobs)
     throw new ApiError(400, 'top_logprobs needs logprobs: true', { param: 'top_logprobs' });
-  const prompt = model.makePrompt(r);
+  const prompt = await model.prompts.chat(r);
   const wanted = r.max_completion_tokens ?? r.max_tokens;
   const common = sampled(model, lane, r);
   return {
@@ -29,25 +26,21 @@ export function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Ask {
       ...penalties(model, r),
       thinkingBudget: thinkingBudget(model, r),
       close: model.closeThinking,
-      grammar: answerGrammar(model, r, prompt),
     },
     tools: new Set(r.tool_choice === 'none' ? [] : r.tools?.map((t) => t.function.name)),
     plain: false,
   };
 }
 
-export function completionAsk(
+export async function completionAsk(
   model: ServedModel,
   lane: string,
   r: CompletionRequest,
-): { ask: Ask; echo: readonly string[] } {
+): Promise<{ ask: Ask; echo: readonly string[] }> {
   const given: readonly (string | readonly number[])[] =
     typeof r.prompt === 'string' || typeof r.prompt[0] === 'number'
       ? [r.prompt as string | number[]]
       : (r.prompt as string[] | number[][]);
-  const prompts = given.map((one): Prompt => {
-    return { ids: completionPrompt(model.tokenizer, one), thinking: false, calls: null };
-  });
   if (r.echo && r.logprobs !== undefined)
     throw new ApiError(
       400,
@@ -56,6 +49,7 @@ export function completionAsk(
         param: 'echo',
       },
     );
+  const prompts = await model.prompts.plain(given);
   const echo = r.echo
     ? given.map((one) => (typeof one === 'string' ? one : model.tokenizer.decode(one)))
     : [];
@@ -64,7 +58,7 @@ export function completionAsk(
     prompts,
     maxTokens: roomFor(model, prompts, r.max_tokens ?? COMPLETION_TOKENS),
     topLogprobs: r.logprobs ?? null,
-    control: { ...penalties(model, r), thinkingBudget: null, close: [], grammar: null },
+    control: { ...penalties(model, r), thinkingBudget: null, close: [] },
     tools: new Set(),
     plain: true,
   };
@@ -125,36 +119,6 @@ function thinkingBudget(model: ServedModel, r: ChatRequest): number | null {
       param: r.thinking_budget === undefined ? 'thinking.budget_tokens' : 'thinking_budget',
     });
   return budget;
-}
-
-/** The grammar that an answer is held to, where one is asked for. */
-function answerGrammar(model: ServedModel, r: ChatRequest, prompt: Prompt): Grammar | null {
-  const { response_format: format = { type: 'text' }, tool_choice: called = 'auto', tools = [] } = r;
-  const wanted = called === 'auto' || called === 'none' ? null : called;
-  if (format.type === 'text' && !wanted) return null;
-  if (model.tokenizer.eosTokenIds.length === 0)
-    throw new ApiError(
-      400,
-      'response_format, tool_choice: this model has no end-of-sequence token to end an answer with',
-      {
-        param: wanted ? 'tool_choice' : 'response_format',
-      },
-    );
-  if (wanted) {
-    if (format.type !== 'text')
-      throw new ApiError(400, 'response_format beside a tool_choice that asks for a call: leave one out', {
-        param: 'tool_choice',
-      });
-    const asked =
-      wanted === 'required' ? tools : tools.filter((t) => t.function.name === wanted.function.name);
-    if (asked.length === 0 || !prompt.calls)
-      throw new ApiError(400, 'tool_choice: none of the tools is the one asked for', {
-        param: 'tool_choice',
-      });
-    return callGrammar(prompt.calls, asked);
-  }
-  if (format.type !== 'json_schema') return objectGrammar();
-  return schemaGrammar(format.json_schema.schema, 'response_format.json_schema.schema');
 }
 
 /** Most tokens of the answer: what is asked for, at most what the context leaves. */

@@ -43,9 +43,8 @@ export function newId(prefix: string): string {
   return prefix + randomBytes(12).toString('hex');
 }
 
-/** @throws ApiError 429 where the queue is full, 503 while the server shuts down */
-function checkRoom({ engine, queue, open }: Generator, ask: Ask): void {
-  if (!open) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
+/** @throws ApiError 429 where the queue is full */
+function checkRoom({ engine, queue }: Generator, ask: Ask): void {
   const samples = ask.prompts.length * ask.n;
   const { maxSequences } = ask.model.info;
   if (ask.n > maxSequences)
@@ -77,6 +76,8 @@ export function generate(
   out: ServerResponse,
 ): Promise<void> {
   const { engine, accounts, metrics, timeLimitMs } = generator;
+  // Its client has left while the prompt was made.
+  if (out.destroyed) return Promise.resolve();
   checkRoom(generator, ask);
   const promptTokens = ask.prompts.reduce((sum, { ids }) => sum + ids.length, 0);
   const most = ask.prompts.length * ask.n * ask.maxTokens;
@@ -90,7 +91,7 @@ export function generate(
   };
   const writer = reply.stream ? streamWriter(head, reply, out) : wholeWriter(head, reply, ask, out);
 
-  const generation = new Promise<void>((resolve) => {
+  return new Promise<void>((resolve) => {
     let job: Job | undefined;
     let over = false;
 
@@ -150,8 +151,6 @@ export function generate(
     });
     out.once('close', onClose);
   });
-  generator.active.add(generation);
-  return generation.finally(() => generator.active.delete(generation));
 }
 
 interface Writer {

@@ -113,25 +113,46 @@ function createApp(options: HttpOptions): Hono<Env> {
     const body = await readJson(c);
     const request = parseChatRequest(body);
     const caller = c.get('caller');
-    const model = findModel(models, accounts, caller, request.model);
-    const ask = chatAsk(model, caller.id, request);
-    return answer(
-      c,
-      ask,
-      request,
-      newId('chatcmpl-'),
-      chatWire(() => newId('call_')),
-      body,
-    );
+    return held(findModel(models, accounts, caller, request.model), async (model) => {
+      const ask = await chatAsk(model, caller.id, request);
+      return answer(
+        c,
+        ask,
+        request,
+        newId('chatcmpl-'),
+        chatWire(() => newId('call_')),
+        body,
+      );
+    });
   });
   app.post('/v1/completions', endpoint('completions'), keyed, json, async (c) => {
     const body = await readJson(c);
     const request = parseCompletionRequest(body);
     const caller = c.get('caller');
-    const model = findModel(models, accounts, caller, request.model);
-    const { ask, echo } = completionAsk(model, caller.id, request);
-    return answer(c, ask, request, newId('cmpl-'), completionWire(ask.n, echo), body);
+    return held(findModel(models, accounts, caller, request.model), async (model) => {
+      const { ask, echo } = await completionAsk(model, caller.id, request);
+      return answer(c, ask, request, newId('cmpl-'), completionWire(ask.n, echo), body);
+    });
   });
+
+  /** What is taken up is finished: before a model goes that another takes the place of, and before the server ends. */
+  async function held(model: ServedModel, run: (model: ServedModel) => Promise<Response>): Promise<Response> {
+    if (!generator.open)
+      throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
+    const release = model.hold();
+    const answered = run(model);
+    const ended = answered.then(
+      () => {},
+      () => {},
+    );
+    generator.active.add(ended);
+    try {
+      return await answered;
+    } finally {
+      release();
+      generator.active.delete(ended);
+    }
+  }
 
   async function answer(
     c: Context<Env>,

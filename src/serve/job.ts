@@ -13,8 +13,8 @@ export interface Ask extends Pick<WorkOrder, 'lane' | 'n' | 'maxTokens' | 'stop'
   readonly model: ServedModel;
   readonly prompts: readonly Prompt[];
   readonly sampling: Pick<WorkOrder, 'temperature' | 'topK' | 'topP' | 'minP'>;
-  /** What guides the samples; whether the prompt has opened the reasoning is added for each prompt. */
-  readonly control: Omit<ControlSpec, 'thinking'>;
+  /** What guides the samples, beside what the prompts say. */
+  readonly control: Omit<ControlSpec, 'thinking' | 'grammar'>;
   readonly tools: ReadonlySet<string>;
   /** Whether answers are told apart into reasoning, content and calls. */
   readonly plain: boolean;
@@ -102,7 +102,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
     listener.onError(new ApiError(status, message), usage());
   }
 
-  prompts.forEach(({ ids, thinking, calls }, p) => {
+  prompts.forEach(({ ids, thinking, calls, grammar }, p) => {
     for (let sample = 0; sample < n; sample++)
       answers.push(
         createAnswer({
@@ -110,7 +110,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
           logprobs: topLogprobs !== null,
         }),
       );
-    const control: ControlSpec = { ...ask.control, thinking };
+    const control: ControlSpec = { ...ask.control, thinking, grammar };
     const order = {
       handle: model.handle,
       lane,

@@ -12,7 +12,8 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { VERSION } from '../version.js';
 import type { EngineClient } from './engine-client.js';
 import type { EngineInfo } from './engine-messages.js';
-import { type PromptMaker, promptMaker } from './prompt.js';
+import { promptMaker } from './prompt.js';
+import type { PromptSource, PromptThread } from './prompts.js';
 
 export interface ServedModel {
   readonly name: string;
@@ -25,7 +26,7 @@ export interface ServedModel {
   readonly info: EngineInfo;
   readonly tokenizer: Tokenizer;
   readonly tokens: TokenBytes;
-  readonly makePrompt: PromptMaker;
+  readonly prompts: PromptSource;
   /** Tokens that end the reasoning, written for the model when it has thought enough. */
   readonly closeThinking: readonly number[];
   /** Sampling where a request does not say: the folder's generation_config.json. */
@@ -34,6 +35,10 @@ export interface ServedModel {
   readonly fingerprint: string;
   /** When it was loaded, in seconds since 1970. */
   readonly created: number;
+  /** A request needs the model until it calls what this gives. */
+  hold(): () => void;
+  /** Resolves when no request needs it. */
+  idle(): Promise<void>;
 }
 
 /** A model to serve, as it is named on the command line. */
@@ -87,21 +92,41 @@ const generationConfig = z.looseObject({
  */
 export async function loadModel(
   engine: EngineClient,
+  prompts: PromptThread,
   { name, dir: given }: ModelSpec,
-  options: { readonly template?: string } = {},
+  template = 'chat',
 ): Promise<ServedModel> {
   const dir = currentFolder(given);
   const stamp = stampOf(dir);
   const tokenizer = loadTokenizer(dir);
-  const makePrompt = promptMaker(tokenizer, options.template ?? 'chat');
+  // A broken template shows here; the thread makes its own.
+  promptMaker(tokenizer, template);
   const defaults = readDefaults(dir);
   const { handle, info } = await engine.load(dir);
   return {
-    ...{ name, dir, stamp, handle, info, tokenizer, makePrompt, defaults },
+    ...{ name, dir, stamp, handle, info, tokenizer, defaults },
+    ...holder(),
+    prompts: prompts.source(dir, template),
     tokens: tokenBytes(tokenizer),
     closeThinking: closeThinking(tokenizer),
     fingerprint: fingerprintOf(stamp, info),
     created: Math.floor(Date.now() / 1000),
+  };
+}
+
+function holder(): Pick<ServedModel, 'hold' | 'idle'> {
+  let holds = 0;
+  let waiting: (() => void)[] = [];
+  return {
+    hold() {
+      holds++;
+      return () => {
+        if (--holds > 0) return;
+        for (const resolve of waiting) resolve();
+        waiting = [];
+      };
+    },
+    idle: () => (holds === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
   };
 }
 

@@ -3,6 +3,8 @@ import { RetortError } from '../errors.js';
 import { chatRenderer, type Message } from '../text/chat.js';
 import { getTemplate } from '../text/template.js';
 import type { Tokenizer } from '../text/tokenizer.js';
+import { answerGrammar } from './constrain/answer.js';
+import type { Grammar } from './constrain/expression.js';
 import { ApiError } from './errors.js';
 import type { ChatMessage, ChatRequest, Tool } from './schema.js';
 import { type CallForm, callFormOf } from './tool-calls.js';
@@ -14,6 +16,8 @@ export interface Prompt {
   readonly thinking: boolean;
   /** How the model writes tool calls; null where none were offered. */
   readonly calls: CallForm | null;
+  /** What the answer is held to, where anything is asked for. */
+  readonly grammar: Grammar | null;
 }
 
 /** Turns conversations into prompts, by a model's chat template or by a task's prompt template. */
@@ -51,10 +55,12 @@ function chatPrompt(tokenizer: Tokenizer, source: string): PromptMaker {
     const variables = templateVariables(request, knows);
     const tools = offered.length > 0 ? { tools: offered } : {};
     const text = render(messages, true, { ...variables, ...tools });
+    const calls = offered.length > 0 ? callForm : null;
     return {
       ids: tokenizer.encode(text),
       thinking: OPENED.test(text),
-      calls: offered.length > 0 ? callForm : null,
+      calls,
+      grammar: answerGrammar(request, calls, tokenizer.eosTokenIds.length > 0),
     };
   };
 }
@@ -161,7 +167,8 @@ function questionPrompt(tokenizer: Tokenizer, name: string): PromptMaker {
       );
     const text = template.render(textOf(messages[0].content));
     const ids = tokenizer.encode(text, { addSpecialTokens: template.addSpecialTokens });
-    return { ids, thinking: OPENED.test(text), calls: null };
+    const grammar = answerGrammar(request, null, tokenizer.eosTokenIds.length > 0);
+    return { ids, thinking: OPENED.test(text), calls: null, grammar };
   };
 }
 

@@ -17,6 +17,7 @@ import { openKeyRing } from './keys.js';
 import { createMetrics } from './metrics.js';
 import { currentFolder, loadModel, type ModelSpec, type ServedModel, stampOf } from './model.js';
 import { FREE, type Prices } from './prices.js';
+import { startPromptThread } from './prompts.js';
 import { openUsageLog } from './usage-log.js';
 
 export interface ServeOptions {
@@ -84,19 +85,21 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     maxLength: options.maxLength,
     maxKvBytes: options.maxKvBytes ?? 2 ** 30,
   });
+  const prompts = startPromptThread();
   const models = new Map<string, ServedModel>();
   try {
     for (const spec of options.models)
-      models.set(spec.name, await loadModel(engine, spec, { template: options.template }));
+      models.set(spec.name, await loadModel(engine, prompts, spec, options.template));
     const log = openUsageLog(folder);
     const accounts = openAccounts({ keys, log, prices, folder });
     const metrics = createMetrics(engine);
     let open = true;
     let dead = false;
-    void engine.died.then(() => {
+    const died = Promise.race([engine.died, prompts.died]);
+    void died.then(() => {
       dead = true;
     });
-    const prompts = options.logPrompts === undefined ? null : openJsonlWriter(options.logPrompts);
+    const promptLog = options.logPrompts === undefined ? null : openJsonlWriter(options.logPrompts);
     const onFault = (request: string, error: unknown) => say(`${request}: ${describeFault(error)}`);
     const generator: Generator = {
       ...{ engine, accounts, metrics, queue: options.queue ?? 1024 },
@@ -106,7 +109,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       },
       active: new Set(),
       onFault,
-      logPrompt: prompts && ((line) => prompts.append({ time: new Date().toISOString(), ...line })),
+      logPrompt: promptLog && ((line) => promptLog.append({ time: new Date().toISOString(), ...line })),
     };
     const server = createHttpServer({
       ...{ generator, accounts, metrics, models },
@@ -130,12 +133,15 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
         try {
           const dir = currentFolder(spec.dir);
           if (dir === old.dir && stampOf(dir) === old.stamp) continue;
-          models.set(spec.name, await loadModel(engine, spec, { template: options.template }));
+          models.set(spec.name, await loadModel(engine, prompts, spec, options.template));
         } catch (error) {
           say(`model ${spec.name} stays as it was: ${(error as Error).message}`);
           continue;
         }
-        engine.retire(old.handle);
+        void old.idle().then(() => {
+          engine.retire(old.handle);
+          old.prompts.drop();
+        });
         swapped.push(spec.name);
         say(`model ${spec.name}: now ${models.get(spec.name)?.dir}`);
       }
@@ -147,7 +153,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     return {
       url: `http://${shown}:${address.port}`,
       models,
-      died: engine.died,
+      died,
       reload() {
         const next = reloads.then(reload);
         reloads = next;
@@ -166,19 +172,19 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
         let deadline = Number.POSITIVE_INFINITY;
         while (!closed) {
           server.closeIdleConnections();
-          if (engine.outstanding === 0) deadline = Math.min(deadline, performance.now() + DRAIN_MS);
+          if (generator.active.size === 0) deadline = Math.min(deadline, performance.now() + DRAIN_MS);
           // A connection that was opened ahead and asked nothing is not idle to Node.
           if (unfinished.size === 0 || performance.now() > deadline) server.closeAllConnections();
           await Promise.race([ended, setTimeout(CLOSE_LOOK_MS)]);
         }
         await Promise.all([reloads, ...generator.active]);
         log.close();
-        prompts?.close();
-        await engine.close();
+        promptLog?.close();
+        await Promise.all([engine.close(), prompts.close()]);
       }),
     };
   } catch (error) {
-    await engine.close();
+    await Promise.all([engine.close(), prompts.close()]);
     throw error;
   }
 }
