@@ -56,7 +56,7 @@ export function addServe(program: Command): void {
   repeatable(
     command,
     '--model <name=dir>',
-    'folder of a model or of a run, and the name that requests call it by',
+    'a model folder, a GGUF file or the folder of a run, and the name that requests call it by',
   );
   addThreads(command);
 }

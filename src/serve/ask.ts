@@ -66,7 +66,7 @@ export async function completionAsk(
 }
 
 function sampled(model: ServedModel, lane: string, r: SamplingFields) {
-  const { defaults } = model;
+  const defaults = model.info.sampling;
   return {
     model,
     lane,

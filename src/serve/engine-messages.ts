@@ -1,4 +1,5 @@
 // What the server and the thread of its engine say to each other. Everything here can be cloned between threads.
+import type { SamplingDefaults } from '../checkpoint/stored-model.js';
 import type { FinishReason, SamplingOptions } from '../rollout/request.js';
 import type { TopLogprobs } from '../rollout/steer.js';
 import type { ControlSpec } from './control.js';
@@ -62,6 +63,8 @@ export interface EngineInfo {
   readonly maxLength: number;
   /** The chip's code that computes, and its lanes: outputs may differ in the last bits between these. */
   readonly target: string;
+  /** Sampling where a request does not say: as the model's makers would. */
+  readonly sampling: SamplingDefaults;
 }
 
 /** What happens in the engine now. */

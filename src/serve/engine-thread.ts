@@ -91,7 +91,11 @@ function load({ handle, dir }: LoadOrder): void {
         retired: false,
       });
       const target = `${device.target.name}-${device.target.lanes}`;
-      tell({ type: 'loaded', handle, info: { maxSequences, maxLength: engine.maxLength, target } });
+      tell({
+        type: 'loaded',
+        handle,
+        info: { maxSequences, maxLength: engine.maxLength, target, sampling: policy.sampling ?? {} },
+      });
     } catch (error) {
       freeLlama(policy.llama);
       throw error;

@@ -2,11 +2,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import { z } from 'zod';
-import { parseJson, readOptionalTextFile } from '../checkpoint/files.js';
 import { listCheckpoints, openRun } from '../checkpoint/run-folder.js';
 import { RetortError, refuse } from '../errors.js';
-import type { SamplingOptions } from '../rollout/request.js';
 import { type TokenBytes, tokenBytes } from '../text/token-bytes.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { VERSION } from '../version.js';
@@ -29,8 +26,6 @@ export interface ServedModel {
   readonly prompts: PromptSource;
   /** Tokens that end the reasoning, written for the model when it has thought enough. */
   readonly closeThinking: readonly number[];
-  /** Sampling where a request does not say: the folder's generation_config.json. */
-  readonly defaults: SamplingOptions;
   /** Changes with the weights, the program and the chip's code: what outputs depend on beside the request. */
   readonly fingerprint: string;
   /** When it was loaded, in seconds since 1970. */
@@ -62,7 +57,7 @@ export function parseModelSpec(word: string): ModelSpec {
   return { name, dir };
 }
 
-/** The model folder that a name stands for now: itself, or a run's newest checkpoint. */
+/** The model that a path stands for now: itself, or a run's newest checkpoint. */
 export function currentFolder(dir: string): string {
   if (!existsSync(join(dir, 'checkpoints'))) return dir;
   const newest = listCheckpoints(openRun(dir)).at(-1);
@@ -70,21 +65,15 @@ export function currentFolder(dir: string): string {
   return newest.path;
 }
 
-/** What tells one state of a model folder from another without reading it. */
-export function stampOf(dir: string): string {
-  const files = ['model.safetensors', 'model.safetensors.index.json', 'config.json', 'tokenizer.json'];
-  return files
-    .map((file) => statSync(join(dir, file), { throwIfNoEntry: false }))
+/** What tells one state of a model's folder or file from another without reading it. */
+export function stampOf(path: string): string {
+  const inside = ['model.safetensors', 'model.safetensors.index.json', 'config.json', 'tokenizer.json'];
+  const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  return (isFile ? [path] : inside.map((file) => join(path, file)))
+    .map((file) => statSync(file, { throwIfNoEntry: false }))
     .map((stat) => (stat ? `${stat.ino} ${stat.size} ${stat.mtimeMs}` : '-'))
     .join(', ');
 }
-
-const generationConfig = z.looseObject({
-  temperature: z.number().min(0).max(100).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
-  top_k: z.int().min(0).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-});
 
 /**
  * Loads a model, its tokenizer here and its weights in the engine.
@@ -101,10 +90,9 @@ export async function loadModel(
   const tokenizer = loadTokenizer(dir);
   // A broken template shows here; the thread makes its own.
   promptMaker(tokenizer, template);
-  const defaults = readDefaults(dir);
   const { handle, info } = await engine.load(dir);
   return {
-    ...{ name, dir, stamp, handle, info, tokenizer, defaults },
+    ...{ name, dir, stamp, handle, info, tokenizer },
     ...holder(),
     prompts: prompts.source(dir, template),
     tokens: tokenBytes(tokenizer),
@@ -140,19 +128,6 @@ function closeThinking(tokenizer: Tokenizer): number[] {
     }
   }
   return [];
-}
-
-function readDefaults(dir: string): SamplingOptions {
-  const path = join(dir, 'generation_config.json');
-  const text = readOptionalTextFile(path, 'bad-model', 'correct its permissions');
-  if (text === undefined) return {};
-  const { temperature, top_p, top_k, min_p } = parseJson(text, path, generationConfig, 'bad-model');
-  return {
-    temperature: temperature ?? undefined,
-    topP: top_p ?? undefined,
-    topK: top_k ?? undefined,
-    minP: min_p ?? undefined,
-  };
 }
 
 function fingerprintOf(stamp: string, info: EngineInfo): string {
