@@ -82,7 +82,7 @@ export async function benchServe(o: BenchServeOptions): Promise<{ result: object
 }
 
 /** The model that `bench decode` runs, with a vocabulary of 64 and a context that holds prompt and answer. */
-function writeBenchModel(dir: string, tokens: number): string {
+export function writeBenchModel(dir: string, tokens: number): string {
   const { files } = buildCharTokenizer({
     characters: 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456',
   });

@@ -18,7 +18,7 @@ import { drawSteered, logprobOf, rowOf, type TokenControl, type TopLogprobs, top
 
 /** Sequences from which on new ones wait: for so many steps, or so long where steps are slow. */
 const MANY = 16;
-const ADMISSION_STEPS = 4;
+const ADMISSION_STEPS = 6;
 const ADMISSION_MS = 20;
 
 export interface EngineOptions {
@@ -165,7 +165,7 @@ export function createEngine(
       const { r, shared } = group;
       const prefixBlocks = blocksFor(shared);
       // The last token is written at most at limit - 2: what is sampled there is not fed back.
-      const ownBlocks = blocksFor(limitOf(r)) - Math.floor(shared / BLOCK);
+      const ownBlocks = blocksFor(limitOf(r)) - sharedBlocks(group);
       if (!group.prefix) {
         const known = cache.takeKnown(r.promptIds, Math.floor(shared / BLOCK));
         const left = shared - BLOCK * known.length;
@@ -205,17 +205,21 @@ export function createEngine(
     return fresh;
   }
 
-  /** Gives sequences whose prompt is ready their block tables: whole blocks shared, the last one copied. */
+  /** Blocks of the prompt that a sample uses as they are: whole ones; where there is one sample, the last one too. */
+  function sharedBlocks({ r, shared }: Group): number {
+    return (r.n ?? 1) === 1 ? blocksFor(shared) : Math.floor(shared / BLOCK);
+  }
+
+  /** Gives sequences whose prompt is ready their block tables; a last block that several would write to is copied. */
   function fork(): void {
     const copies: { from: number; to: number }[] = [];
     const done: Group[] = [];
     for (const s of running) {
       const { group } = s;
       if (s.table || !group.prefilled || !group.prefix) continue;
-      const whole = Math.floor(group.shared / BLOCK);
-      const table = group.prefix.slice(0, whole);
+      const table = group.prefix.slice(0, sharedBlocks(group));
       for (const block of table) cache.retain(block);
-      if (group.shared % BLOCK > 0) copies.push({ from: group.prefix[whole], to: s.own[0] });
+      if (table.length < group.prefix.length) copies.push({ from: group.prefix[table.length], to: s.own[0] });
       s.table = [...table, ...s.own];
       group.forked++;
       if (group.forked === (group.r.n ?? 1)) done.push(group);

@@ -2,8 +2,7 @@
 //
 // A model that replaces another runs beside it until the old one's requests have ended, so that each answer is one
 // model's.
-import { setImmediate } from 'node:timers/promises';
-import { type MessagePort, workerData } from 'node:worker_threads';
+import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
@@ -17,18 +16,11 @@ import type {
   EngineThreadOptions,
   FromEngine,
   LoadOrder,
-  SampleEnd,
-  SampleTokens,
   ToEngine,
   WorkOrder,
 } from './engine-messages.js';
+import { createNews, type NewsOf } from './engine-news.js';
 import { createScheduler, type Scheduler } from './scheduler.js';
-
-/** News leaves at most this often: a message a step would cost more than the step of a small model. */
-const NEWS_EVERY_MS = 10;
-/** Where many samples run, a message for each costs more than the wait is worth: then rather this often. */
-const BUSY_NEWS_EVERY_MS = 40;
-const BUSY_SAMPLES = 16;
 
 interface Work {
   readonly order: WorkOrder;
@@ -39,6 +31,7 @@ interface Work {
   open: number;
   /** What guides each sample; empty where nothing does. */
   controls: readonly SampleControl[];
+  readonly samples: readonly NewsOf[];
 }
 
 interface Model {
@@ -64,13 +57,8 @@ const inbox: ToEngine[] = [];
 let wake: (() => void) | null = null;
 let stopping = false;
 
-let tokens = new Map<string, SampleTokens>();
-let ends: SampleEnd[] = [];
-let failed: { id: number; message: string; mine: boolean }[] = [];
-let lastNews = 0;
-let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
-
 const tell = (message: FromEngine) => port.postMessage(message);
+const news = createNews(tell);
 
 function load({ handle, dir }: LoadOrder): void {
   try {
@@ -108,7 +96,7 @@ function load({ handle, dir }: LoadOrder): void {
 
 function fail(id: number, error: unknown): void {
   const mine = !(error instanceof RetortError && error.code === 'bad-input');
-  failed.push({ id, message: (error as Error).message, mine });
+  news.fail(id, error as Error, mine);
   works.delete(id);
 }
 
@@ -119,7 +107,8 @@ function submit(order: WorkOrder): void {
     fail(id, new RetortError('bad-input', 'the model is not loaded any more'));
     return;
   }
-  const work: Work = { order, lane, n, number: null, open: n, controls: [] };
+  const samples = Array.from({ length: n }, (_, sample) => ({ id, sample, tokens: null, begun: false }));
+  const work: Work = { order, lane, n, number: null, open: n, controls: [], samples };
   works.set(id, work);
   model.scheduler.add(work);
 }
@@ -213,26 +202,18 @@ async function refreshGuided(): Promise<void> {
 }
 
 function step(model: Model): void {
-  const { tokens: sampled, finished } = model.engine.step();
-  for (const { request, sample, id, logprob, top } of sampled) {
+  const { tokens, finished } = model.engine.step();
+  for (const { request, sample, id, logprob, top } of tokens) {
     const work = model.started.get(request);
     if (!work) continue;
-    const key = `${work.order.id}/${sample}`;
-    let news = tokens.get(key);
-    if (!news) {
-      news = { id: work.order.id, sample, ids: [], logprobs: [], top: [] };
-      tokens.set(key, news);
-    }
-    news.ids.push(id);
-    if (work.order.topLogprobs === null) continue;
-    news.logprobs.push(logprob);
-    news.top.push(top);
+    if (work.order.topLogprobs === null) news.token(work.samples[sample], id);
+    else news.scoredToken(work.samples[sample], id, logprob, top);
   }
   for (const { request, sample, finishReason, text, stopString, ids, cachedTokens: cached } of finished) {
     const work = model.started.get(request);
     if (!work) continue;
     const cutText = stopString === null ? null : text;
-    ends.push({ id: work.order.id, sample, finishReason, cutText, tokens: ids.length, cached });
+    news.end(work.samples[sample], { finishReason, cutText, tokens: ids.length, cached });
     leave(model, work, 1);
   }
 }
@@ -246,12 +227,6 @@ function failAll(model: Model, error: unknown): void {
   }
 }
 
-function newsEvery(): number {
-  let running = 0;
-  for (const model of models.values()) running += model.running;
-  return running < BUSY_SAMPLES ? NEWS_EVERY_MS : BUSY_NEWS_EVERY_MS;
-}
-
 function loadNow(): EngineLoad {
   let [running, waiting, generatedTokens] = [0, 0, 0];
   for (const model of models.values()) {
@@ -260,16 +235,6 @@ function loadNow(): EngineLoad {
     generatedTokens += model.engine.generatedTokens;
   }
   return { running, waiting, generatedTokens, bytes: device.memory().total.current };
-}
-
-function news(): void {
-  const load = loadNow();
-  tell({ type: 'news', tokens: [...tokens.values()], ends, failed, load });
-  told = load;
-  tokens = new Map();
-  ends = [];
-  failed = [];
-  lastNews = performance.now();
 }
 
 function obey(message: ToEngine): void {
@@ -307,37 +272,41 @@ function freeRetired(): void {
   }
 }
 
+/** Takes what has arrived, without waiting for the thread's events: steps follow one another at once. */
+function readInbox(): void {
+  for (let received = receiveMessageOnPort(port); received; received = receiveMessageOnPort(port))
+    inbox.push(received.message as ToEngine);
+  for (let message = inbox.shift(); message; message = inbox.shift()) obey(message);
+}
+
 port.on('message', (message: ToEngine) => {
   inbox.push(message);
   wake?.();
 });
 
 while (!stopping) {
-  for (let message = inbox.shift(); message; message = inbox.shift()) obey(message);
-  let busy = false;
+  readInbox();
+  let running = 0;
   for (const model of models.values()) {
     await fill(model);
+    running += model.running;
     if (!model.engine.busy) continue;
-    busy = true;
     try {
       step(model);
     } catch (error) {
       failAll(model, error);
     }
   }
-  await refreshGuided();
+  if (guided.size > 0) await refreshGuided();
   freeRetired();
-  // That nothing runs any more is news too, its last requests may have been cancelled; and that memory came or went.
-  const rests = !busy && (told.running + told.waiting > 0 || told.bytes !== device.memory().total.current);
-  const hasNews = tokens.size > 0 || ends.length > 0 || failed.length > 0 || rests;
-  if (hasNews && (!busy || performance.now() - lastNews >= newsEvery())) news();
-  if (busy) await setImmediate();
-  else if (inbox.length === 0 && !stopping) {
-    await new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-    wake = null;
-  }
+  const rests = running === 0;
+  news.tell(loadNow, running, rests);
+  if (!rests || stopping) continue;
+  await new Promise<void>((resolve) => {
+    wake = resolve;
+    if (inbox.length > 0) resolve();
+  });
+  wake = null;
 }
 for (const { engine } of models.values()) engine.close();
 await device.close();

@@ -1,0 +1,101 @@
+// What the engine's thread has to tell: tokens are gathered, so that a message holds several steps of several samples.
+//
+// First tokens and ends are waited for by someone and leave soon; the tokens between are read slower than they come, and
+// a message for each would cost more than the step of a small model.
+import type { TopLogprobs } from '../rollout/steer.js';
+import type { EngineLoad, FromEngine, SampleEnd, SampleTokens } from './engine-messages.js';
+
+/** News wait so long at most. */
+const SOON_MS = 10;
+/** Where many samples run, each message takes a core from the engine: urgent ones wait so long, others so long. */
+const MANY_SAMPLES = 16;
+const URGENT_MS = 40;
+const LATER_MS = 80;
+
+/** A sample that there is news of. */
+export interface NewsOf {
+  readonly id: number;
+  readonly sample: number;
+  /** Tokens that nobody has been told of. */
+  tokens: SampleTokens | null;
+  /** Whether its first token was told. */
+  begun: boolean;
+}
+
+export interface News {
+  token(of: NewsOf, id: number): void;
+  /** A token whose log-probability is reported. */
+  scoredToken(of: NewsOf, id: number, logprob: number, top: TopLogprobs): void;
+  end(of: NewsOf, end: Omit<SampleEnd, 'id' | 'sample'>): void;
+  fail(id: number, error: Error, mine: boolean): void;
+  /** Tells what is due; everything where nothing more comes for now. */
+  tell(load: () => EngineLoad, running: number, rests: boolean): void;
+}
+
+export function createNews(send: (message: FromEngine) => void): News {
+  const waiting = new Set<NewsOf>();
+  let urgent = new Set<NewsOf>();
+  let ends: SampleEnd[] = [];
+  let failed: { id: number; message: string; mine: boolean }[] = [];
+  let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
+  let lastSoon = 0;
+  let lastAll = 0;
+
+  function tokensOf(of: NewsOf): SampleTokens {
+    if (of.tokens) return of.tokens;
+    waiting.add(of);
+    if (!of.begun) urgent.add(of);
+    of.begun = true;
+    of.tokens = { id: of.id, sample: of.sample, ids: [], logprobs: [], top: [] };
+    return of.tokens;
+  }
+
+  function take(from: Iterable<NewsOf>): SampleTokens[] {
+    const tokens: SampleTokens[] = [];
+    for (const of of from) {
+      waiting.delete(of);
+      if (of.tokens) tokens.push(of.tokens);
+      of.tokens = null;
+    }
+    return tokens;
+  }
+
+  return {
+    token(of, id) {
+      tokensOf(of).ids.push(id);
+    },
+    scoredToken(of, id, logprob, top) {
+      const tokens = tokensOf(of);
+      tokens.ids.push(id);
+      tokens.logprobs.push(logprob);
+      tokens.top.push(top);
+    },
+    end(of, end) {
+      urgent.add(of);
+      ends.push({ id: of.id, sample: of.sample, ...end });
+    },
+    fail(id, error, mine) {
+      failed.push({ id, message: error.message, mine });
+    },
+    tell(loadNow, running, rests) {
+      const now = performance.now();
+      const many = running >= MANY_SAMPLES;
+      const all = rests || now - lastAll >= (many ? LATER_MS : SOON_MS);
+      if (!all && now - lastSoon < (many ? URGENT_MS : SOON_MS)) return;
+      const load = loadNow();
+      // That memory came or went, or that nothing runs any more, is news too.
+      const changed =
+        rests && (told.running + told.waiting !== load.running + load.waiting || told.bytes !== load.bytes);
+      const some =
+        (all ? waiting.size > 0 : false) || urgent.size > 0 || ends.length > 0 || failed.length > 0;
+      if (!some && !changed) return;
+      send({ type: 'news', tokens: take(all ? [...waiting] : urgent), ends, failed, load });
+      urgent = new Set();
+      ends = [];
+      failed = [];
+      told = load;
+      lastSoon = now;
+      if (all) lastAll = now;
+    },
+  };
+}
