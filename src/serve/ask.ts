@@ -10,10 +10,11 @@ import { CLOSE_CALL } from './tool-calls.js';
 /** The protocol's default for plain completions. */
 const COMPLETION_TOKENS = 16;
 
-export async function chatAsk(model: ServedModel, lane: string, r: ChatRequest): Promise<Ask> {
+/** @param bytes of the request's body */
+export async function chatAsk(model: ServedModel, lane: string, r: ChatRequest, bytes: number): Promise<Ask> {
   if (r.top_logprobs !== undefined && !r.logprobs)
     throw new ApiError(400, 'top_logprobs needs logprobs: true', { param: 'top_logprobs' });
-  const prompt = await model.prompts.chat(r);
+  const [prompt] = await model.prompts.make({ chat: r }, bytes);
   const wanted = r.max_completion_tokens ?? r.max_tokens;
   const common = sampled(model, lane, r);
   return {
@@ -32,10 +33,12 @@ export async function chatAsk(model: ServedModel, lane: string, r: ChatRequest):
   };
 }
 
+/** @param bytes of the request's body */
 export async function completionAsk(
   model: ServedModel,
   lane: string,
   r: CompletionRequest,
+  bytes: number,
 ): Promise<{ ask: Ask; echo: readonly string[] }> {
   const given: readonly (string | readonly number[])[] =
     typeof r.prompt === 'string' || typeof r.prompt[0] === 'number'
@@ -49,7 +52,7 @@ export async function completionAsk(
         param: 'echo',
       },
     );
-  const prompts = await model.prompts.plain(given);
+  const prompts = await model.prompts.make({ plain: given }, bytes);
   const echo = r.echo
     ? given.map((one) => (typeof one === 'string' ? one : model.tokenizer.decode(one)))
     : [];

@@ -3,7 +3,6 @@ import type { IncomingMessage, Server } from 'node:http';
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { type Context, Hono } from 'hono';
-import { bodyLimit } from 'hono/body-limit';
 import type { Accounts, Caller } from './account.js';
 import { chatAsk, completionAsk } from './ask.js';
 import { ApiError, errorBody, toApiError } from './errors.js';
@@ -86,14 +85,6 @@ function createApp(options: HttpOptions): Hono<Env> {
     c.set('caller', accounts.identify(c.req.header('authorization')));
     await next();
   };
-  const json = bodyLimit({
-    maxSize: MAX_BODY,
-    onError: async (c: Context<Env>) => {
-      await drain(c.env.incoming);
-      throw new ApiError(413, `the body has more than ${MAX_BODY} bytes`, { code: 'body_too_large' });
-    },
-  });
-
   app.get('/health', endpoint('health'), (c) => {
     const ok = options.healthy() && generator.open;
     return c.json({ status: ok ? 'ok' : 'unavailable' }, ok ? 200 : 503);
@@ -109,12 +100,12 @@ function createApp(options: HttpOptions): Hono<Env> {
   app.get('/v1/models/:name{.+}', endpoint('models'), keyed, (c) =>
     c.json(modelObject(findModel(models, accounts, c.get('caller'), c.req.param('name') ?? ''))),
   );
-  app.post('/v1/chat/completions', endpoint('chat'), keyed, json, async (c) => {
-    const body = await readJson(c);
+  app.post('/v1/chat/completions', endpoint('chat'), keyed, async (c) => {
+    const { body, bytes } = await readJson(c);
     const request = parseChatRequest(body);
     const caller = c.get('caller');
     return held(findModel(models, accounts, caller, request.model), async (model) => {
-      const ask = await chatAsk(model, caller.id, request);
+      const ask = await chatAsk(model, caller.id, request, bytes);
       return answer(
         c,
         ask,
@@ -125,12 +116,12 @@ function createApp(options: HttpOptions): Hono<Env> {
       );
     });
   });
-  app.post('/v1/completions', endpoint('completions'), keyed, json, async (c) => {
-    const body = await readJson(c);
+  app.post('/v1/completions', endpoint('completions'), keyed, async (c) => {
+    const { body, bytes } = await readJson(c);
     const request = parseCompletionRequest(body);
     const caller = c.get('caller');
     return held(findModel(models, accounts, caller, request.model), async (model) => {
-      const { ask, echo } = await completionAsk(model, caller.id, request);
+      const { ask, echo } = await completionAsk(model, caller.id, request, bytes);
       return answer(c, ask, request, newId('cmpl-'), completionWire(ask.n, echo), body);
     });
   });
@@ -181,17 +172,26 @@ function createApp(options: HttpOptions): Hono<Env> {
   return app;
 }
 
-/** Reads what still comes and drops it: a client that is cut off while it sends does not read why. */
-async function drain(incoming: IncomingMessage): Promise<void> {
+/**
+ * The body of a request, read from the connection: the framework's own reader costs more than the rest of a request.
+ * What is too large is read and dropped up to a limit, since a client that is cut off while it sends does not read why.
+ * @throws ApiError 413
+ */
+async function readBody(incoming: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
   let bytes = 0;
   try {
-    for await (const chunk of incoming) {
-      bytes += (chunk as Buffer).length;
-      if (bytes > MAX_DRAINED) return;
+    for await (const part of incoming as AsyncIterable<Buffer>) {
+      bytes += part.length;
+      if (bytes <= MAX_BODY) parts.push(part);
+      else parts.length = 0;
+      if (bytes > MAX_DRAINED) break;
     }
-  } catch {
-    // The client has left.
+  } catch (cause) {
+    throw new ApiError(400, 'the body ended too early', { cause });
   }
+  if (bytes <= MAX_BODY) return Buffer.concat(parts).toString('utf8');
+  throw new ApiError(413, `the body has more than ${MAX_BODY} bytes`, { code: 'body_too_large' });
 }
 
 function modelObject({ name, created }: ServedModel): object {
@@ -219,12 +219,12 @@ function findModel(
 }
 
 /** JSON alone is taken: a page in a browser cannot send it here without asking first, which is not answered. */
-async function readJson(c: Context<Env>): Promise<unknown> {
+async function readJson(c: Context<Env>): Promise<{ body: unknown; bytes: number }> {
   if (!/^application\/json\b/i.test(c.req.header('content-type') ?? ''))
     throw new ApiError(415, 'send the body as content-type: application/json');
-  const text = await c.req.text();
+  const text = await readBody(c.env.incoming);
   try {
-    return JSON.parse(text) as unknown;
+    return { body: JSON.parse(text) as unknown, bytes: text.length };
   } catch (error) {
     throw new ApiError(400, `the body is not JSON: ${(error as Error).message.slice(0, 80)}`);
   }

@@ -88,13 +88,12 @@ export async function loadModel(
   const dir = currentFolder(given);
   const stamp = stampOf(dir);
   const tokenizer = loadTokenizer(dir);
-  // A broken template shows here; the thread makes its own.
-  promptMaker(tokenizer, template);
+  const make = promptMaker(tokenizer, template);
   const { handle, info } = await engine.load(dir);
   return {
     ...{ name, dir, stamp, handle, info, tokenizer },
     ...holder(),
-    prompts: prompts.source(dir, template),
+    prompts: prompts.source(dir, template, { tokenizer, make }),
     tokens: tokenBytes(tokenizer),
     closeThinking: closeThinking(tokenizer),
     fingerprint: fingerprintOf(stamp, info),

@@ -2,7 +2,7 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { toApiError } from './errors.js';
-import { completionPrompt, type Prompt, type PromptMaker, promptMaker } from './prompt.js';
+import { makePrompts, type PromptMaker, promptMaker } from './prompt.js';
 import type { FromPrompts, ToPrompts } from './prompts.js';
 
 const { port } = workerData as { port: MessagePort };
@@ -13,18 +13,6 @@ interface Model {
 
 /** A model whose files went away between the server's look at them and this one's is an error. */
 const models = new Map<number, Model | Error>();
-
-function prompts(message: Extract<ToPrompts, { type: 'make' }>): Prompt[] {
-  const model = models.get(message.model);
-  if (!model || model instanceof Error) throw new Error('the model is gone', { cause: model });
-  if (message.chat) return [model.make(message.chat)];
-  return message.plain.map((one) => ({
-    ids: completionPrompt(model.tokenizer, one),
-    thinking: false,
-    calls: null,
-    grammar: null,
-  }));
-}
 
 port.on('message', (message: ToPrompts) => {
   const tell = (answer: FromPrompts) => port.postMessage(answer);
@@ -42,7 +30,9 @@ port.on('message', (message: ToPrompts) => {
       return;
     case 'make':
       try {
-        tell({ id: message.id, prompts: prompts(message) });
+        const model = models.get(message.model);
+        if (!model || model instanceof Error) throw new Error('the model is gone', { cause: model });
+        tell({ id: message.id, prompts: makePrompts(model, message.request) });
       } catch (error) {
         const { status, message: words, param, code } = toApiError(error);
         tell({ id: message.id, refused: { status, message: words, param, code } });

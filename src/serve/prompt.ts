@@ -172,11 +172,25 @@ function questionPrompt(tokenizer: Tokenizer, name: string): PromptMaker {
   };
 }
 
+/** What prompts are asked for: of a conversation, or plain ones. */
+export type PromptRequest =
+  | { readonly chat: ChatRequest }
+  | { readonly plain: readonly (string | readonly number[])[] };
+
+/** Makes the prompts of a request for one model. @throws ApiError, RetortError where it does not fit the model */
+export function makePrompts(
+  { tokenizer, make }: { readonly tokenizer: Tokenizer; readonly make: PromptMaker },
+  request: PromptRequest,
+): Prompt[] {
+  if ('chat' in request) return [make(request.chat)];
+  return request.plain.map((one) => ({
+    ids: completionPrompt(tokenizer, one),
+    ...{ thinking: false, calls: null, grammar: null },
+  }));
+}
+
 /** Token ids of a plain prompt; an empty one is the beginning of a sequence. */
-export function completionPrompt(
-  tokenizer: Tokenizer,
-  prompt: string | readonly number[],
-): readonly number[] {
+function completionPrompt(tokenizer: Tokenizer, prompt: string | readonly number[]): readonly number[] {
   const ids = typeof prompt === 'string' ? tokenizer.encode(prompt, { addSpecialTokens: true }) : prompt;
   if (ids.length > 0) return ids;
   if (tokenizer.bosTokenId === null)

@@ -1,10 +1,8 @@
 // The server's side of the thread that makes prompts.
 import { MessageChannel, Worker } from 'node:worker_threads';
+import type { Tokenizer } from '../text/tokenizer.js';
 import { ApiError } from './errors.js';
-import type { Prompt } from './prompt.js';
-import type { ChatRequest } from './schema.js';
-
-type Plain = readonly (string | readonly number[])[];
+import { makePrompts, type Prompt, type PromptMaker, type PromptRequest } from './prompt.js';
 
 export type ToPrompts =
   | { readonly type: 'load'; readonly model: number; readonly dir: string; readonly template: string }
@@ -12,8 +10,7 @@ export type ToPrompts =
       readonly type: 'make';
       readonly id: number;
       readonly model: number;
-      readonly chat: ChatRequest | null;
-      readonly plain: Plain;
+      readonly request: PromptRequest;
     }
   | { readonly type: 'drop'; readonly model: number };
 
@@ -28,17 +25,24 @@ export interface FromPrompts {
   };
 }
 
-/** Makes the prompts of one model. @throws ApiError 400 where a text or a conversation does not fit it */
+/** Makes the prompts of one model. */
 export interface PromptSource {
-  chat(request: ChatRequest): Promise<Prompt>;
-  plain(prompts: Plain): Promise<readonly Prompt[]>;
+  /** @param bytes of the request's body: a small one is not worth the way to the thread. @throws ApiError, RetortError where it does not fit the model */
+  make(request: PromptRequest, bytes: number): Promise<readonly Prompt[]>;
   /** The model is gone. */
   drop(): void;
 }
 
+/** Bodies up to here take a tokenizer a few milliseconds. */
+const SMALL = 4 << 10;
+
 export interface PromptThread {
-  /** A model folder whose tokenizer and template are known to be right. */
-  source(dir: string, template: string): PromptSource;
+  /** @param here the model's tokenizer and template in this thread */
+  source(
+    dir: string,
+    template: string,
+    here: { readonly tokenizer: Tokenizer; readonly make: PromptMaker },
+  ): PromptSource;
   /** Resolves when the thread has died by itself, with the reason. */
   readonly died: Promise<Error>;
   close(): Promise<void>;
@@ -77,22 +81,22 @@ export function startPromptThread(): PromptThread {
     worker.on('exit', (code) => end(new Error(`the thread of prompts ended with code ${code}`)));
   });
 
-  function make(model: number, chat: ChatRequest | null, plain: Plain): Promise<readonly Prompt[]> {
+  function makeThere(model: number, request: PromptRequest): Promise<readonly Prompt[]> {
     const id = next++;
     return new Promise((resolve, reject) => {
       if (dead) return reject(dead);
       waiting.set(id, { resolve, reject });
-      tell({ type: 'make', id, model, chat, plain });
+      tell({ type: 'make', id, model, request });
     });
   }
 
   return {
-    source(dir, template) {
+    source(dir, template, here) {
       const model = next++;
       tell({ type: 'load', model, dir, template });
       return {
-        chat: async (request) => (await make(model, request, []))[0],
-        plain: (prompts) => make(model, null, prompts),
+        make: async (request, bytes) =>
+          bytes <= SMALL ? makePrompts(here, request) : makeThere(model, request),
         drop: () => tell({ type: 'drop', model }),
       };
     },
