@@ -1,16 +1,17 @@
 // The server's edges: keys and limits, sizes, hosts, a full queue, slow and leaving clients, shutdown.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { exportModel } from '../src/publish/export.js';
 import { addKey, readKeys, removeKey } from '../src/serve/keys.js';
 import { startServer } from '../src/serve/server.js';
 import { readUsage, sumUsage } from '../src/serve/usage-log.js';
 import { COUNTDOWN_BASE, lastJson, retort, temporaryFolder } from './support/cli.js';
-import { serveCountdown, serveScripts } from './support/server.js';
+import { serve, serveCountdown, serveScripts } from './support/server.js';
 
 const LOOP = { 'ever?': { pieces: ['round ', 'and '], loop: true }, 'hello?': { pieces: ['hi ', 'there'] } };
 const ask = (content: string, more: object = {}) => ({
@@ -229,6 +230,28 @@ test('bodies: too large, no JSON, no object, the wrong type; paths and methods t
   assert.equal((await post(url, ask('hello?'))).status, 200);
 });
 
+test('a GGUF file is served as its folder is', async (t) => {
+  const dir = temporaryFolder(t);
+  const file = join(dir, 'model.gguf');
+  exportModel({ model: COUNTDOWN_BASE, out: file, format: 'gguf', type: 'F32' });
+  const models = [
+    { name: 'folder', dir: COUNTDOWN_BASE },
+    { name: 'file', dir: file },
+  ];
+  const server = await serve({ models, template: 'terse' });
+  t.after(() => server.end());
+  const answer = async (model: string) => {
+    const messages = [{ role: 'user', content: '3 5 7=15?' }];
+    const body = { model, messages, temperature: 0, max_tokens: 60 };
+    return (await post(`${server.base}/chat/completions`, body)).body.choices[0].message.content;
+  };
+  assert.match(await answer('folder'), /<answer>/);
+  assert.equal(await answer('file'), await answer('folder'));
+  const copy = new Date();
+  utimesSync(file, copy, copy);
+  assert.deepEqual(await server.reload(), ['file'], 'another file by that name is another model');
+});
+
 test('a full queue is 429 with Retry-After; what was taken is answered', async (t) => {
   const server = await serveScripts(LOOP, { maxSequences: 2, queue: 2 });
   t.after(() => server.end());
@@ -245,7 +268,7 @@ test('a full queue is 429 with Retry-After; what was taken is answered', async (
 });
 
 test('a request that takes too long is ended, whole and streamed', async (t) => {
-  const server = await serveScripts(LOOP, { context: 60_000, maxSequences: 2, timeLimitSeconds: 0.5 });
+  const server = await serveScripts(LOOP, { context: 60_000, maxSequences: 2, timeLimitSeconds: 1 });
   t.after(() => server.end());
   const url = `${server.base}/chat/completions`;
   // A short one ends in time, if not while the machine is busy.

@@ -1,6 +1,6 @@
 // Structured answers: whatever a model of random weights says at a high temperature, it is JSON of the schema.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -140,6 +140,24 @@ test('biases and penalties', async () => {
     ...{ ...ask, temperature: 0, max_tokens: 6, logit_bias: { 65: 50, 66: 49 }, frequency_penalty: 2 },
   });
   assert.equal(often.choices[0].message.content, 'ABABAB');
+});
+
+test('a repetition penalty: of the request, and of the folder where it has one', async (t) => {
+  const careful = join(dir, 'careful');
+  cpSync(join(dir, 'model'), careful, { recursive: true });
+  writeFileSync(join(careful, 'generation_config.json'), JSON.stringify({ repetition_penalty: 1.5 }));
+  const other = await serve({ models: [{ name: 'noise', dir: careful }] });
+  t.after(() => other.end());
+  const text = async (baseURL: string, more: object = {}) => {
+    const body = { ...ask, temperature: 0, max_tokens: 40, ...more };
+    const client = new OpenAI({ baseURL, apiKey: 'none', maxRetries: 0 });
+    return (await client.chat.completions.create(body)).choices[0].message.content;
+  };
+  const free = await text(server.base);
+  const penalised = await text(server.base, { repetition_penalty: 1.5 });
+  assert.notEqual(penalised, free);
+  assert.equal(await text(other.base), penalised);
+  assert.equal(await text(other.base, { repetition_penalty: 1 }), free);
 });
 
 test('the ai package: objects by both providers, streamed too', async () => {

@@ -133,7 +133,7 @@ for (const [name, change, architecture] of families)
       ['BF16', 'bfloat16'],
     ] as const) {
       fs.rmSync(dir, { recursive: true, force: true });
-      const sampling = { temperature: 0, topK: 20, topP: 0.95, minP: 0 };
+      const sampling = { temperature: 0, topK: 20, topP: 0.95, minP: 0, repetitionPenalty: 1.1 };
       // Each tensor is asked for once, when its turn comes.
       const asked: string[] = [];
       const given = tensors.map(({ data, ...rest }) => ({

@@ -10,11 +10,12 @@ import {
   ropeFactors,
   validateConfig,
 } from '../model/config.js';
+import { remedyOf } from '../remedy.js';
 import { familyNamed, familyOf } from './config-json.js';
 import { type GgufFile, type GgufTensorSource, gguf, openGguf, readableTypes } from './gguf.js';
 import type { GgufMetadata, GgufTensor, GgufValue } from './gguf-format.js';
 import { endTokens, metadataReader, shortestFloat } from './gguf-metadata.js';
-import { checkFinite, type SamplingDefaults, type StoredModel } from './stored-model.js';
+import { checkFinite, type SamplingDefaults, type StoredModel, samplingValues } from './stored-model.js';
 
 /** How the matrices of an exported file are stored; vectors are always F32. */
 export type GgufType = 'F32' | 'F16' | 'Q8_0';
@@ -217,13 +218,20 @@ const samplingKeys = {
   topK: 'general.sampling.top_k',
   topP: 'general.sampling.top_p',
   minP: 'general.sampling.min_p',
+  repetitionPenalty: 'general.sampling.penalty_repeat',
 } as const;
 
 function samplingOf({ metadata, path }: GgufFile): SamplingDefaults {
   const meta = metadataReader(metadata, path);
   const given = Object.entries(samplingKeys).flatMap(([name, key]) => {
     const value = meta.optionalNumber(key);
-    return value === undefined ? [] : [[name, shortestFloat(value)]];
+    if (value === undefined) return [];
+    const checked = samplingValues[name as keyof SamplingDefaults].safeParse(shortestFloat(value), {
+      error: remedyOf,
+    });
+    if (!checked.success)
+      throw refuse('bad-model', `${key} in ${path}`, value, checked.error.issues[0]!.message);
+    return [[name, checked.data]];
   });
   return Object.fromEntries(given);
 }

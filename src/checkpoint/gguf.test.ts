@@ -71,7 +71,7 @@ function writeModel(config: LlamaConfig, type: GgufType): Map<string, Float32Arr
   const metadata = modelMetadata(config, {
     type,
     name: 'x',
-    sampling: { temperature: 0.6, topK: 20, minP: 0 },
+    sampling: { temperature: 0.6, topK: 20, minP: 0, repetitionPenalty: 1.05 },
   });
   metadata.set('tokenizer.ggml.bos_token_id', gguf.u32(1));
   metadata.set('tokenizer.ggml.eos_token_id', gguf.u32(2));
@@ -149,7 +149,12 @@ for (const [name, config] of Object.entries(configs))
     const values = writeModel(config, 'F32');
     const read = readAll(path);
     assert.deepEqual(read.model.config, config);
-    assert.deepEqual(read.model.sampling, { temperature: 0.6, topK: 20, minP: 0 });
+    assert.deepEqual(read.model.sampling, {
+      temperature: 0.6,
+      topK: 20,
+      minP: 0,
+      repetitionPenalty: 1.05,
+    });
     assert.deepEqual(read.values, values);
     // Half of the bits: as near as float16 is; vectors keep all.
     writeModel(config, 'F16');

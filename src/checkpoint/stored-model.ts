@@ -27,17 +27,29 @@ export interface SamplingDefaults {
   readonly topK?: number;
   readonly topP?: number;
   readonly minP?: number;
+  /** On tokens of the prompt and the answer so far; 1 is none. */
+  readonly repetitionPenalty?: number;
 }
+
+/** What each default may be. */
+export const samplingValues = {
+  temperature: z.number().min(0).max(100),
+  topK: z.number().int().min(0),
+  topP: z.number().gt(0).max(1),
+  minP: z.number().min(0).max(1),
+  repetitionPenalty: z.number().min(0.01).max(100),
+} as const;
 
 const generationSchema = z.looseObject({
   do_sample: z.boolean().nullish(),
-  temperature: z.number().min(0).max(100).nullish(),
-  top_k: z.number().int().min(0).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
+  temperature: samplingValues.temperature.nullish(),
+  top_k: samplingValues.topK.nullish(),
+  top_p: samplingValues.topP.nullish(),
+  min_p: samplingValues.minP.nullish(),
+  repetition_penalty: samplingValues.repetitionPenalty.nullish(),
 });
 
-/** Reads the text of a generation_config.json; penalties are not among the defaults. @throws RetortError `bad-model` naming `path` and the field */
+/** Reads the text of a generation_config.json. @throws RetortError `bad-model` naming `path` and the field */
 export function parseSampling(text: string, path: string): SamplingDefaults {
   const json = parseJson(text, path, generationSchema, 'bad-model');
   const given = {
@@ -45,14 +57,16 @@ export function parseSampling(text: string, path: string): SamplingDefaults {
     topK: json.top_k,
     topP: json.top_p,
     minP: json.min_p,
+    repetitionPenalty: json.repetition_penalty,
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value != null));
 }
 
 /** The fields of a generation_config.json that `parseSampling` reads back. */
-export function samplingJson({ temperature, topK, topP, minP }: SamplingDefaults): Record<string, unknown> {
+export function samplingJson(sampling: SamplingDefaults): Record<string, unknown> {
+  const { temperature, topK, topP, minP, repetitionPenalty } = sampling;
   const sampled = temperature === 0 ? { do_sample: false } : temperature && { do_sample: true, temperature };
-  const given = { top_k: topK, top_p: topP, min_p: minP };
+  const given = { top_k: topK, top_p: topP, min_p: minP, repetition_penalty: repetitionPenalty };
   return {
     ...sampled,
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),

@@ -81,8 +81,8 @@ interface Chunk {
 }
 
 const HEALTH_EVERY_MS = 100;
-/** Clients begin over so long, and what ends in it is not counted. */
-const WARM_SECONDS = 1;
+/** Clients begin over so long, and the server's code is compiled; what ends in it is not counted. */
+const WARM_SECONDS = 4;
 
 export async function runLoad(o: LoadOptions): Promise<LoadResult> {
   const agent = new Agent({ keepAlive: true, maxSockets: o.clients + 2 });

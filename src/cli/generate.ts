@@ -5,6 +5,7 @@ import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { createEngine } from '../rollout/engine.js';
 import { generateAll } from '../rollout/generate.js';
+import { repetitionPenalty } from '../rollout/repetition.js';
 import { getTemplate } from '../text/template.js';
 import { loadPolicy } from '../train/policy.js';
 import { addSampling, addSeed, addThreads, number, repeatable, whole } from './flags.js';
@@ -19,6 +20,7 @@ interface GenerateFlags extends CommonOptions {
   readonly topK: number;
   readonly topP: number;
   readonly minP: number;
+  readonly repetitionPenalty: number;
   readonly maxTokens: number;
   readonly stop?: string[];
   readonly seed: number;
@@ -42,6 +44,12 @@ export function addGenerate(program: Command): void {
     .action(generate);
   repeatable(command, '--stop <text>', 'a string that ends the text');
   addSampling(command);
+  command.option(
+    '--repetition-penalty <p>',
+    'makes tokens of the text so far less likely; 1 does not',
+    number(0.01, 100),
+    1,
+  );
   addSeed(command, 'the sampling');
   addThreads(command);
 }
@@ -80,9 +88,11 @@ async function generate(o: GenerateFlags, command: Command): Promise<void> {
     const sampling = (name: keyof SamplingDefaults) =>
       (command.getOptionValueSource(name) === 'default' ? policy.sampling?.[name] : undefined) ?? o[name];
     const [temperature, topK, topP, minP] = (['temperature', 'topK', 'topP', 'minP'] as const).map(sampling);
+    const penalty = sampling('repetitionPenalty');
+    const control = penalty === 1 ? undefined : () => repetitionPenalty(penalty, promptIds);
     const [[completion]] = await generateAll(
       engine,
-      [{ promptIds, temperature, topK, topP, minP, maxTokens, stop, seed, problem: 0 }],
+      [{ promptIds, temperature, topK, topP, minP, maxTokens, stop, seed, problem: 0, control }],
       {
         signal: stopSignal.signal,
         onTokens: (tokens) => {

@@ -46,6 +46,11 @@ export function addServe(program: Command): void {
     .option('--queue <n>', 'samples that may wait; more get 429', whole(0), 1024)
     .option('--time-limit <seconds>', 'longest time that one request may take', number(0.001, 86_400), 600)
     .option(
+      '--watch <seconds>',
+      'look so often whether a model has changed, and swap it in; SIGHUP looks at once',
+      number(0.1, 86_400),
+    )
+    .option(
       '--log-prompts <file>',
       'write every request and its answer there; default: prompts are not logged',
     )

@@ -111,7 +111,12 @@ function penalties(model: ServedModel, r: SamplingFields) {
       );
     return [id, value] as const;
   });
-  return { bias, frequencyPenalty: r.frequency_penalty ?? 0, presencePenalty: r.presence_penalty ?? 0 };
+  return {
+    bias,
+    frequencyPenalty: r.frequency_penalty ?? 0,
+    presencePenalty: r.presence_penalty ?? 0,
+    repetitionPenalty: r.repetition_penalty ?? model.info.sampling.repetitionPenalty ?? 1,
+  };
 }
 
 function thinkingBudget(model: ServedModel, r: ChatRequest): number | null {

@@ -1,4 +1,5 @@
 // What guides a sample's tokens: biases, penalties, a limit on thinking, a grammar for the answer.
+import { repetitionPenalty } from '../rollout/repetition.js';
 import type { TokenControl } from '../rollout/steer.js';
 import { limitThinking } from '../rollout/thinking.js';
 import type { Tokenizer } from '../text/tokenizer.js';
@@ -11,6 +12,8 @@ export interface ControlSpec {
   /** Taken off a token's logit for each time that the sample has it, and once where it has it. */
   readonly frequencyPenalty: number;
   readonly presencePenalty: number;
+  /** On tokens of the prompt and of the sample, each once; 1 is none. */
+  readonly repetitionPenalty: number;
   /** Whether the prompt has opened the reasoning. */
   readonly thinking: boolean;
   /** Most tokens of reasoning; then `close` is written for the model. */
@@ -33,6 +36,7 @@ export function needsControl(c: ControlSpec): boolean {
     c.bias.length > 0 ||
     c.frequencyPenalty !== 0 ||
     c.presencePenalty !== 0 ||
+    c.repetitionPenalty !== 1 ||
     c.thinkingBudget !== null ||
     c.grammar !== null
   );
@@ -40,12 +44,15 @@ export function needsControl(c: ControlSpec): boolean {
 
 export function createControl(
   spec: ControlSpec,
+  promptIds: readonly number[],
   tokenizer: Tokenizer,
   matcher: Matcher | null,
 ): SampleControl {
   const { frequencyPenalty, presencePenalty, thinkingBudget: budget } = spec;
   const penalised = frequencyPenalty !== 0 || presencePenalty !== 0;
   const counts = new Map<number, number>();
+  const repetition =
+    spec.repetitionPenalty === 1 ? null : repetitionPenalty(spec.repetitionPenalty, promptIds);
   const follows = budget !== null || (spec.thinking && matcher !== null);
   const limits = { opened: spec.thinking, most: budget, close: spec.close, least: 0, wait: [], stops: [] };
   const thought = follows ? limitThinking(limits, tokenizer) : null;
@@ -60,6 +67,7 @@ export function createControl(
     },
     adjust(logits) {
       if (thought?.forcing) return thought.adjust(logits);
+      repetition?.adjust(logits);
       for (const [id, bias] of spec.bias) logits[id] += bias;
       if (penalised)
         for (const [id, count] of counts) logits[id] -= presencePenalty + count * frequencyPenalty;
@@ -67,6 +75,7 @@ export function createControl(
     },
     permits: (id) => !matcher || !answering() || matcher.permits(id),
     accept(id) {
+      repetition?.accept(id);
       if (penalised) counts.set(id, (counts.get(id) ?? 0) + 1);
       if (matcher && answering()) {
         matcher.accept(id);

@@ -165,7 +165,7 @@ async function fill(model: Model): Promise<void> {
   }
 }
 
-async function controlsOf(model: Model, { n, control }: WorkOrder): Promise<SampleControl[]> {
+async function controlsOf(model: Model, { n, control, promptIds }: WorkOrder): Promise<SampleControl[]> {
   if (!control) return [];
   const { tokenizer, llama } = model.policy;
   const controls: SampleControl[] = [];
@@ -180,7 +180,7 @@ async function controlsOf(model: Model, { n, control }: WorkOrder): Promise<Samp
         }
         matcher = await model.grammars.matcher(control.grammar);
       }
-      controls.push(createControl(control, tokenizer, matcher));
+      controls.push(createControl(control, promptIds, tokenizer, matcher));
     }
     return controls;
   } catch (error) {

@@ -39,6 +39,7 @@ const sampling = {
   min_p: z.number().min(0).max(1).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
+  repetition_penalty: z.number().min(0.01).max(2).optional(),
   n: z.int().min(1).max(MAX_SAMPLES).optional(),
   seed: z.int().optional(),
   stop: z.union([stopText, z.array(stopText).max(MAX_STOPS)]).optional(),
