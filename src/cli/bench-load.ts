@@ -1,5 +1,6 @@
 // Clients that keep a server busy: each streams one answer after another, and what they saw is summed up.
-import { Agent, request as httpRequest } from 'node:http';
+import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
 
 export interface LoadOptions {
   readonly url: string;
@@ -38,41 +39,92 @@ interface Streamed {
   readonly seconds: number;
 }
 
-/** One streamed completion. Rejects where it does not come to its end. */
-export function streamCompletion(
-  agent: Agent,
-  url: string,
-  body: Readonly<Record<string, unknown>>,
-): Promise<Streamed> {
-  const began = performance.now();
-  return new Promise((resolve, reject) => {
-    const headers = { 'content-type': 'application/json' };
-    const request = httpRequest(`${url}/v1/completions`, { method: 'POST', agent, headers }, (response) => {
-      let all = '';
-      let first = 0;
-      response.setEncoding('utf8');
-      response.on('data', (part: string) => {
-        if (first === 0) first = performance.now();
-        all += part;
-      });
-      response.on('error', reject);
-      response.on('end', () => {
-        const seconds = (performance.now() - began) / 1000;
-        if (response.statusCode !== 200 || !all.endsWith('data: [DONE]\n\n'))
-          return reject(new Error(`status ${response.statusCode}: ${all.slice(-200)}`));
-        let text = '';
-        let tokens = 0;
-        for (const event of all.split('\n\n').slice(0, -2)) {
-          const { choices, usage } = JSON.parse(event.slice('data: '.length)) as Chunk;
-          for (const choice of choices) text += choice.text;
-          if (usage) tokens = usage.completion_tokens;
-        }
-        resolve({ text, tokens, first: (first - began) / 1000, seconds });
-      });
-    });
-    request.on('error', reject);
-    request.end(JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }));
+/** A connection that streams one completion after another. */
+export interface LoadClient {
+  /** Rejects where the stream does not come to its end. */
+  complete(body: Readonly<Record<string, unknown>>): Promise<Streamed>;
+  close(): void;
+}
+
+const END = Buffer.from('\r\n0\r\n\r\n');
+
+/**
+ * Clients share the machine with the server that they measure, so this one does little: bytes are gathered as they come,
+ * and read once the last has come.
+ */
+export function connectLoadClient(url: string): LoadClient {
+  const { hostname, port, host } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+  let parts: Buffer[] = [];
+  let took: { resolve(whole: Buffer): void; reject(error: Error): void } | null = null;
+  let first = 0;
+  let broken: Error | null = null;
+  socket.on('data', (part) => {
+    if (parts.length === 0) first = performance.now();
+    parts.push(part);
+    if (!endsAnswer(parts)) return;
+    took?.resolve(Buffer.concat(parts));
+    took = null;
   });
+  const end = (error: Error) => {
+    broken ??= error;
+    took?.reject(error);
+    took = null;
+  };
+  socket.on('error', end);
+  socket.on('close', () => end(new Error('the server closed the connection')));
+  return {
+    async complete(body) {
+      if (broken) throw broken;
+      const text = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } });
+      const head = `POST /v1/completions HTTP/1.1\r\nhost: ${host}\r\ncontent-type: application/json\r\n`;
+      const began = performance.now();
+      parts = [];
+      const whole = await new Promise<Buffer>((resolve, reject) => {
+        took = { resolve, reject };
+        socket.write(`${head}content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+      });
+      const seconds = (performance.now() - began) / 1000;
+      return { ...readAnswer(whole), first: (first - began) / 1000, seconds };
+    },
+    close: () => socket.destroy(),
+  };
+}
+
+/** A stream ends with an empty chunk; an error is one object, of the length that it says. */
+function endsAnswer(parts: readonly Buffer[]): boolean {
+  const last = parts[parts.length - 1];
+  const tail = last.length >= END.length ? last : Buffer.concat(parts.slice(-2));
+  if (tail.subarray(-END.length).equals(END)) return true;
+  const begin = parts[0].toString('latin1');
+  const head = begin.indexOf('\r\n\r\n') + 4;
+  const length = /\r\ncontent-length: *(\d+)/i.exec(begin.slice(0, head))?.[1];
+  return length !== undefined && parts.reduce((sum, part) => sum + part.length, 0) >= head + Number(length);
+}
+
+/** @throws Error with what the server said instead of a whole stream */
+function readAnswer(whole: Buffer): { text: string; tokens: number } {
+  const start = whole.indexOf('\r\n\r\n') + 4;
+  const status = whole.toString('latin1', 9, 12);
+  if (status !== '200') throw new Error(`status ${status}: ${whole.toString('utf8', start).slice(-200)}`);
+  const chunks: Buffer[] = [];
+  for (let at = start; ; ) {
+    const line = whole.indexOf('\r\n', at);
+    const length = Number.parseInt(whole.toString('latin1', at, line), 16);
+    if (!(length > 0)) break;
+    chunks.push(whole.subarray(line + 2, line + 2 + length));
+    at = line + 2 + length + 2;
+  }
+  const all = Buffer.concat(chunks).toString('utf8');
+  if (!all.endsWith('data: [DONE]\n\n')) throw new Error(`the stream ended in: ${all.slice(-200)}`);
+  let text = '';
+  let tokens = 0;
+  for (const event of all.split('\n\n').slice(0, -2)) {
+    const { choices, usage } = JSON.parse(event.slice('data: '.length)) as Chunk;
+    for (const choice of choices) text += choice.text;
+    if (usage) tokens = usage.completion_tokens;
+  }
+  return { text, tokens };
 }
 
 interface Chunk {
@@ -85,7 +137,6 @@ const HEALTH_EVERY_MS = 100;
 const WARM_SECONDS = 4;
 
 export async function runLoad(o: LoadOptions): Promise<LoadResult> {
-  const agent = new Agent({ keepAlive: true, maxSockets: o.clients + 2 });
   const firsts: number[] = [];
   const speeds: number[] = [];
   const health: number[] = [];
@@ -95,6 +146,7 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
   const end = began + 1000 * o.seconds;
 
   async function client(): Promise<void> {
+    const connection = connectLoadClient(o.url);
     while (performance.now() < end) {
       const number = next++;
       const place = number % o.prompts.length;
@@ -102,7 +154,7 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
       const more = greedy ? { temperature: 0 } : { temperature: 1, seed: number };
       const body = { model: o.model, prompt: o.prompts[place], max_tokens: o.tokens, ...more };
       try {
-        const answer = await streamCompletion(agent, o.url, body);
+        const answer = await connection.complete(body);
         if (greedy) {
           compared++;
           if (answer.text !== o.expected[place]) different++;
@@ -115,16 +167,17 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
         speeds.push(answer.tokens / Math.max(1e-6, answer.seconds - answer.first));
       } catch (error) {
         errors.push((error as Error).message);
-        if (errors.length > 100) return;
+        break;
       }
     }
+    connection.close();
   }
 
   async function watchHealth(): Promise<void> {
     while (performance.now() < end) {
       const asked = performance.now();
       const ok = await new Promise<boolean>((resolve) => {
-        httpRequest(`${o.url}/health`, { agent }, (r) => {
+        httpRequest(`${o.url}/health`, (r) => {
           r.resume();
           r.on('end', () => resolve(r.statusCode === 200));
         })
@@ -138,7 +191,6 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
   }
 
   await Promise.all([watchHealth(), ...Array.from({ length: o.clients }, client)]);
-  agent.destroy();
   return {
     ...{ clients: o.clients, requests, tokens, seconds: o.seconds, tokensPerSecond: tokens / o.seconds },
     firstToken: { p50: quantile(firsts, 0.5), p99: quantile(firsts, 0.99) },

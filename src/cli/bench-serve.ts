@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { Agent } from 'node:http';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +14,7 @@ import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { createTokenizer } from '../text/tokenizer.js';
 import { loadPolicy } from '../train/policy.js';
 import { API_PRICES, READ_ON } from './api-prices.js';
-import { type LoadResult, runLoad, streamCompletion } from './bench-load.js';
+import { connectLoadClient, type LoadResult, runLoad } from './bench-load.js';
 import { benchConfig } from './bench-models.js';
 import { say, table } from './terminal.js';
 
@@ -172,14 +171,11 @@ async function greedyAlone(
   prompts: readonly (readonly number[])[],
   tokens: number,
 ): Promise<string[]> {
-  const agent = new Agent({ keepAlive: true });
+  const client = connectLoadClient(url);
   const texts: string[] = [];
   for (const prompt of prompts)
-    texts.push(
-      (await streamCompletion(agent, url, { model: 'bench', prompt, max_tokens: tokens, temperature: 0 }))
-        .text,
-    );
-  agent.destroy();
+    texts.push((await client.complete({ model: 'bench', prompt, max_tokens: tokens, temperature: 0 })).text);
+  client.close();
   return texts;
 }
 
