@@ -1,13 +1,15 @@
 // Schemas as grammars: whatever text a grammar gives, ajv takes it; what is not supported is refused by name.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
+import { ROOT } from '../../../test/support/cli.js';
 import { randomSchema, randomText, seeded } from '../../../test/support/schemas.js';
 import { ApiError } from '../errors.js';
 import type { Grammar } from './expression.js';
 import { createGuard, type GuardProgram, guardProgram } from './guard.js';
-import { FORMATS, schemaGrammar } from './schema.js';
+import { FORMATS, KEYWORDS, schemaGrammar } from './schema.js';
 
 const ajv = new Ajv2020({ strict: false, validateFormats: true, ownProperties: true });
 addFormats.default(ajv);
@@ -221,4 +223,9 @@ test('a grammar that would be too large is refused before it is compiled', () =>
   const long = Array.from({ length: 300 }, (_, i) => ({ type: 'string', minLength: 500, title: `${i}` }));
   const wide = { type: 'array', prefixItems: long };
   assert.throws(() => schemaGrammar(wide, 'schema'), /too large/);
+});
+
+test('the documentation lists what is supported', () => {
+  const text = readFileSync(`${ROOT}/docs/api.md`, 'utf8');
+  for (const word of [...KEYWORDS, ...Object.keys(FORMATS)]) assert.ok(text.includes(`\`${word}\``), word);
 });
