@@ -14,6 +14,7 @@ import { checkDevices, noise, type OpCase, type TestDevice, threadedDevices } fr
 import {
   attentionCase,
   biasCase,
+  divergenceCase,
   embeddingCase,
   feedForwardCase,
   gatherCase,
@@ -50,6 +51,9 @@ const cases: OpCase[] = [
   rmsnormCase(131, 70),
   headNormCase(131, 5, 3, 70),
   biasCase(259, 70),
+  divergenceCase(67, 9, 70, { beta: 0, temperature: 1, top: null }, 40),
+  divergenceCase(67, 9, 70, { beta: 0.3, temperature: 2, top: null }, 40),
+  divergenceCase(67, 9, 70, { beta: 1, temperature: 1, top: 9 }),
   swigluCase(129, 260),
   twoLinearCase(129, 260, 33),
   { ...feedForwardCase(70, 130, 200), tolerance: 1e-5 },

@@ -1,9 +1,16 @@
 // Every operation as a case for `checkDevices`, in any shape.
 import type { Parameter } from '../../src/compute/autograd.js';
+import type { Device } from '../../src/compute/device/device.js';
 import { attention, planPacked } from '../../src/compute/op/attention/attention.js';
 import { rowWidth } from '../../src/compute/op/attention/layout.js';
 import { attentionGradientReference, attentionReference } from '../../src/compute/op/attention/reference.js';
 import { addBias } from '../../src/compute/op/bias/bias.js';
+import { headDivergence } from '../../src/compute/op/divergence/head-divergence.js';
+import {
+  divergenceGradientReference,
+  divergenceReference,
+  topOf,
+} from '../../src/compute/op/divergence/reference.js';
 import { embedding } from '../../src/compute/op/embedding/embedding.js';
 import { gatherRows } from '../../src/compute/op/gather-rows/gather-rows.js';
 import { headNorm } from '../../src/compute/op/head-norm/head-norm.js';
@@ -22,7 +29,7 @@ import {
 } from '../../src/compute/op/token-logprob/reference.js';
 import type { Tensor } from '../../src/compute/tensor.js';
 import { viewOf } from '../../src/compute/tensor.js';
-import { input, type OpCase } from './op.js';
+import { input, noise, type OpCase } from './op.js';
 
 /** The columns of x[rows, sum of widths] as one matrix for each width. */
 function split(x: Float64Array, widths: readonly number[]): Float64Array[] {
@@ -262,6 +269,72 @@ export const logprobCase = (
     },
   };
 };
+
+/** A student of width d against a teacher of width 3, whole or by its `top` likeliest tokens. */
+export const divergenceCase = (
+  rows: number,
+  d: number,
+  n: number,
+  options: { readonly beta: number; readonly temperature: number; readonly top: number | null },
+  rowsAtOnce = rows,
+): OpCase => {
+  const { beta, temperature, top } = options;
+  const [hidden, matrix] = [noise(rows * 3, 31, 3), noise(n * 3, 32, 2)];
+  const teacher = linearReference(hidden, matrix, rows, 3, n);
+  const name = top === null ? 'whole' : `top ${top}`;
+  return {
+    name: `divergence ${rows} x ${d} x ${n}, beta ${beta}, temperature ${temperature}, ${name}, ${rowsAtOnce} rows at once`,
+    inputs: [input([rows, d], 29, { scale: 2 }), input([n, d], 30, { scale: 2, parameter: true })],
+    forward: ([x, head]) => divergenceReference(linearReference(x, head, rows, d, n), teacher, n, options),
+    backward: ([x, head], dout) => {
+      const logits = linearReference(x, head, rows, d, n);
+      const dlogits = divergenceGradientReference(logits, teacher, n, options, dout);
+      return linearGradientReference(x, head, dlogits, rows, d, n);
+    },
+    run: (c, [x, head]) => {
+      const { device } = c;
+      const how = { beta, temperature, logitsBytes: 8 * n * rowsAtOnce };
+      if (top !== null)
+        return headDivergence(c, t(x), p(head), topTeacher(c.device, teacher, n, top, temperature), how);
+      const value = device.upload(matrix, 'f32', [n, 3]);
+      const given = { name: 'teacher', value, gradient: null, version: 0, packed: new Map() };
+      c.tape?.record([], () => {
+        for (const { tensor } of given.packed.values()) device.free(tensor);
+      });
+      return headDivergence(
+        c,
+        t(x),
+        p(head),
+        { hidden: device.upload(hidden, 'f32', [rows, 3]), head: given },
+        how,
+      );
+    },
+  };
+};
+
+function topTeacher(device: Device, teacher: Float64Array, n: number, k: number, temperature: number) {
+  const ids: number[] = [];
+  const logprobs: number[] = [];
+  const rest: number[] = [];
+  for (let at = 0; at < teacher.length; at += n) {
+    const row = teacher.subarray(at, at + n);
+    const sum = row.reduce((total, x) => total + Math.exp(x / temperature), 0);
+    const kept = topOf(row, k);
+    ids.push(...kept);
+    logprobs.push(...kept.map((i) => row[i] / temperature - Math.log(sum)));
+    const others = row.reduce(
+      (total, x, i) => (kept.includes(i) ? total : total + Math.exp(x / temperature)),
+      0,
+    );
+    rest.push(Math.max(-100, Math.log(others / sum)));
+  }
+  const rows = rest.length;
+  return {
+    ids: device.upload(ids, 'i32', [rows, k]),
+    logprobs: device.upload(logprobs, 'f32', [rows, k]),
+    rest: device.upload(rest, 'f32'),
+  };
+}
 
 /** x + W_down (silu(W_gate a) * W_up a) with a = rmsnorm(x): inputs with several uses, whose gradients add up. */
 export const feedForwardCase = (rows: number, d: number, inner: number): OpCase => {

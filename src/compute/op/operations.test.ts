@@ -4,6 +4,7 @@ import { checkDevices, checkReference, type OpCase, testDevices } from '../../..
 import {
   attentionCase,
   biasCase,
+  divergenceCase,
   embeddingCase,
   feedForwardCase,
   gatherCase,
@@ -130,6 +131,14 @@ const small: OpCase[] = [
     1.5,
     5,
   ),
+  divergenceCase(0, 3, 5, { beta: 0, temperature: 1, top: null }),
+  ...[0, 0.1, 0.5, 1].flatMap((beta) => [
+    divergenceCase(1, 1, 2, { beta, temperature: 1, top: null }),
+    divergenceCase(5, 4, 15, { beta, temperature: 0.7, top: null }, 2),
+    divergenceCase(3, 2, 16, { beta, temperature: 2, top: 1 }, 1),
+    divergenceCase(7, 3, 33, { beta, temperature: 0.9, top: 8 }),
+    divergenceCase(4, 3, 9, { beta, temperature: 1, top: 9 }, 3),
+  ]),
 ];
 
 /** Past the blocks: more k than kBlock, more rows than an item, more elements than a chunk. Devices only. */
