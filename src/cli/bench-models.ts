@@ -2,8 +2,8 @@
 import { Tape } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
 import type { LlamaConfig } from '../model/config.js';
-import { parameterCount } from '../model/config.js';
 import { createLlama, freeLlama, initLlama, packedLogprobs, packSequences } from '../model/llama.js';
+import { forwardOperations, trainingOperations } from '../model/operations.js';
 import { createEngine } from '../rollout/engine.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { createOptimizer } from '../train/optimizer.js';
@@ -43,19 +43,14 @@ export const benchTokenizer: Tokenizer = {
   chatTemplate: null,
 };
 
-/** Parameters that take part in a product for each token: all but the input embedding. */
-function working(config: LlamaConfig): number {
-  return parameterCount(config) - config.vocabSize * config.hiddenSize;
-}
-
-/** Operations of a trained token: 6 a parameter, and 6 x layers x d x sequence for attention. */
+/** Operations of a trained token: those of a whole sequence, shared out. */
 export function trainFlops(config: LlamaConfig, sequence: number): number {
-  return 6 * working(config) + 6 * config.numHiddenLayers * config.hiddenSize * sequence;
+  return trainingOperations(config, [sequence]) / sequence;
 }
 
 /** Operations of a decoded token, by the same count: a third of a trained one's. */
 export function decodeFlops(config: LlamaConfig, sequence: number): number {
-  return trainFlops(config, sequence) / 3;
+  return forwardOperations(config, 0, sequence) / sequence;
 }
 
 /** Makes a model to train and gives `use` one training step: forward, backward, AdamW. */

@@ -86,7 +86,8 @@ export function isJsonl(path: string): boolean {
   return ['.jsonl', '.ndjson'].includes(extname(path));
 }
 
-function shuffled(examples: readonly Example[], seed: number): ExampleSource {
+/** Examples in an order drawn anew for each epoch. */
+export function shuffled(examples: readonly Example[], seed: number): ExampleSource {
   const size = examples.length;
   let epoch = -1;
   let order = permutation(0, seed, 0);

@@ -1,10 +1,12 @@
 // The update half of a GRPO step: clipped policy-gradient updates over the step's groups.
 import type { Llama } from '../model/llama.js';
+import { trainingOperations } from '../model/operations.js';
 import { mean } from '../reward/statistics.js';
 import { objectiveOf } from './grpo-objective.js';
 import type { GrpoOptions } from './grpo-options.js';
 import type { Batch, GrpoSample } from './grpo-rollout.js';
 import { type Optimizer, stepOrSkip } from './optimizer.js';
+import { tokensOf } from './packing.js';
 import type { Policy } from './policy.js';
 import { accumulatePolicyGradient, type PolicyGradientSums, type ScoredSample } from './policy-gradient.js';
 import { learningRateAt } from './schedule.js';
@@ -18,7 +20,7 @@ export async function updatePolicy(
   o: GrpoOptions,
   step: number,
   warn: (message: string) => void,
-): Promise<{ metrics: Record<string, number>; trainedTokens: number }> {
+): Promise<{ metrics: Record<string, number>; trainedTokens: number; operations: number }> {
   const learningRate = learningRateAt(step - 1, o.steps, o);
   const parts = Math.min(o.minibatches, groups.length);
   const objective = objectiveOf(o);
@@ -26,6 +28,7 @@ export async function updatePolicy(
   const norms: number[] = [];
   let skipped = 0;
   let trainedTokens = 0;
+  let operations = 0;
   optimizer.clearGradients();
   for (let iteration = 0; iteration < o.numIterations; iteration++) {
     for (let part = 0; part < parts; part++) {
@@ -34,12 +37,15 @@ export async function updatePolicy(
       const samples = groups.slice(start, end).flat().map(toScoredSample);
       sums.push(await accumulatePolicyGradient(llama, reference, samples, objective));
       trainedTokens += samples.reduce((n, s) => n + s.promptIds.length + s.completionIds.length, 0);
+      const trained = trainingOperations(llama.config, samples.map(tokensOf));
+      // A reference model runs forward only.
+      operations += reference ? (4 / 3) * trained : trained;
       const norm = stepOrSkip(optimizer, learningRate, o.onNonFinite, (m) => warn(`step ${step}: ${m}`));
       if (norm === null) skipped++;
       else norms.push(norm);
     }
   }
-  return { metrics: lossMetrics(o, sums, norms, learningRate, skipped), trainedTokens };
+  return { metrics: lossMetrics(o, sums, norms, learningRate, skipped), trainedTokens, operations };
 }
 
 function toScoredSample({ completion, advantage }: GrpoSample): ScoredSample {

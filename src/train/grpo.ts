@@ -8,6 +8,7 @@ import type { z } from 'zod';
 import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
+import { addOperations, NO_OPERATIONS, type Operations } from '../model/operations.js';
 import type { SuccessRates } from './curriculum.js';
 import { cautionsOf } from './grpo-objective.js';
 import { type GrpoOptions, type grpoOptions, roundsOf, settleGrpoOptions } from './grpo-options.js';
@@ -16,7 +17,7 @@ import { updatePolicy } from './grpo-update.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
 import { openActiveRun } from './recorder.js';
-import { countFailures, finiteOnly, type Job, logLine } from './rollout.js';
+import { countFailures, finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
 import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
@@ -40,6 +41,7 @@ export interface GrpoSummary {
   /** Generated in training, and trained on. */
   readonly tokens: number;
   readonly trainedTokens: number;
+  readonly operations: Operations;
   readonly seconds: number;
   readonly run: string | null;
   readonly saved: string | null;
@@ -56,6 +58,7 @@ interface State {
   readonly tokens: number;
   readonly trainedTokens: number;
   readonly promptTokens: number;
+  readonly operations: Operations;
   readonly seconds: number;
   readonly before: Accuracies | null;
   readonly rewardFailures: Readonly<Record<string, number>>;
@@ -67,6 +70,7 @@ const START: State = {
   tokens: 0,
   trainedTokens: 0,
   promptTokens: 0,
+  operations: NO_OPERATIONS,
   seconds: 0,
   before: null,
   rewardFailures: {},
@@ -157,6 +161,10 @@ async function* run(
         tokens: state.tokens + batch.tokens,
         trainedTokens: state.trainedTokens + update.trainedTokens,
         promptTokens: state.promptTokens + batch.promptTokens,
+        operations: addOperations(state.operations, {
+          trained: update.operations,
+          generated: generatingOperations(policy.llama.config, batch.samples, o.numGenerations),
+        }),
         seconds: state.seconds + seconds,
         rewardFailures: countFailures(state.rewardFailures, batch.samples),
       };
@@ -181,13 +189,14 @@ async function* run(
     const after = o.evalEnds
       ? await accuracies(job, 'after', onEvaluation).catch(active.stoppedAt(o.steps, state))
       : null;
-    const { before, tokens, trainedTokens, seconds, rewardFailures } = state;
+    const { before, tokens, trainedTokens, operations, seconds, rewardFailures } = state;
     const summary = {
       steps: o.steps,
       before,
       after,
       tokens,
       trainedTokens,
+      operations,
       seconds,
       run: active.dir,
       saved: save(policy),

@@ -1,4 +1,6 @@
 // The part of a step that every loop with rollouts begins with: sample problems, complete them, score the completions.
+import type { LlamaConfig } from '../model/config.js';
+import { completionOperations } from '../model/operations.js';
 import type { Scored, ScoreItem, Scorer } from '../reward/score.js';
 import { groupBy, mean } from '../reward/statistics.js';
 import { createEngine, type Engine } from '../rollout/engine.js';
@@ -123,6 +125,21 @@ export function countFailures(
   const counts = { ...before };
   for (const { scored } of samples) for (const name of scored.failed) counts[name] = (counts[name] ?? 0) + 1;
   return counts;
+}
+
+/** Operations of generating samples that lie group by group, each group's prompt once. */
+export function generatingOperations(
+  config: LlamaConfig,
+  samples: readonly Sample[],
+  numGenerations: number,
+): number {
+  let sum = 0;
+  for (let at = 0; at < samples.length; at += numGenerations) {
+    const group = samples.slice(at, at + numGenerations).map((s) => s.completion);
+    const lengths = group.map((c) => c.ids.length);
+    sum += completionOperations(config, group[0].promptIds.length, lengths);
+  }
+  return sum;
 }
 
 /** A standard deviation of one value, say, is not a number; such a metric is left out. */

@@ -2,16 +2,21 @@
 import type { z } from 'zod';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
+import type { Operations } from '../model/operations.js';
 import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
 import { makeNewPolicy } from './new-model.js';
-import { stepOrSkip } from './optimizer.js';
 import { saveModel } from './options.js';
-import { tokensOf } from './packing.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { openActiveRun } from './recorder.js';
-import { learningRateAt } from './schedule.js';
 import { type Prepared, prepareData, take } from './supervised-data.js';
+import {
+  type Drawn,
+  LEARNING_START,
+  type LearningState,
+  learnSteps,
+  type SupervisedStep,
+} from './supervised-loop.js';
 import { lossOver, meanLoss } from './supervised-loss.js';
 import {
   type SupervisedCommand,
@@ -19,6 +24,8 @@ import {
   settleSupervisedOptions,
   type supervisedOptions,
 } from './supervised-options.js';
+
+export type { SupervisedStep } from './supervised-loop.js';
 
 export type SupervisedInput = Omit<z.input<typeof supervisedOptions>, 'task'> & {
   readonly task?: string | Task;
@@ -29,13 +36,6 @@ export type SupervisedInput = Omit<z.input<typeof supervisedOptions>, 'task'> & 
   readonly warn?: (message: string) => void;
 };
 
-export interface SupervisedStep {
-  /** From 1. */
-  readonly step: number;
-  readonly steps: number;
-  readonly metrics: Readonly<Record<string, number>>;
-}
-
 export interface SupervisedSummary {
   readonly steps: number;
   /** Of the last step. */
@@ -44,17 +44,11 @@ export interface SupervisedSummary {
   readonly evalLoss: number | null;
   /** Read, prompts included. */
   readonly tokens: number;
+  readonly operations: Operations;
   readonly seconds: number;
   readonly run: string | null;
   readonly saved: string | null;
   readonly memory: MemoryReport;
-}
-
-interface State {
-  readonly nextExample: number;
-  readonly tokens: number;
-  readonly seconds: number;
-  readonly loss: number;
 }
 
 /**
@@ -108,7 +102,7 @@ async function* run(
     prepared ??= prepareData(command, o, task, { config, tokenizer });
     return prepared;
   };
-  const active = openActiveRun<State>({
+  const active = openActiveRun<LearningState>({
     device,
     command,
     options: o,
@@ -123,55 +117,42 @@ async function* run(
       return policy;
     },
     optimizer: { ...o, eps: o.adamEpsilon },
-    initialState: { nextExample: 0, tokens: 0, seconds: 0, loss: 0 },
+    initialState: LEARNING_START,
     saveEvery: o.saveEvery,
     keepLast: o.keepLast,
     signal,
     warn,
   });
   try {
-    const { policy, optimizer } = active;
+    const { policy } = active;
     const { train, heldout, steps } = prepare(policy);
     const perStep = o.batchTokens * o.gradientAccumulationSteps;
-    let state = active.state;
     let evalLoss: number | null = null;
-    for (let step = active.startStep + 1; step <= steps; step++) {
-      const began = performance.now();
-      const { examples, next } = take(train, state.nextExample, perStep);
-      const learningRate = learningRateAt(step - 1, steps, o);
-      optimizer.clearGradients();
-      const loss = await meanLoss(policy.llama, examples, o, true);
-      const tokens = examples.reduce((n, e) => n + tokensOf(e), 0);
-      const gradNorm = stepOrSkip(optimizer, learningRate, o.onNonFinite, (m) => warn(`step ${step}: ${m}`));
-      const seconds = (performance.now() - began) / 1000;
-      state = { nextExample: next, tokens: state.tokens + tokens, seconds: state.seconds + seconds, loss };
-      const metrics: Record<string, number> = {
-        loss,
-        learning_rate: learningRate,
-        grad_norm: gradNorm ?? 0,
-        num_tokens: state.tokens,
-        step_time: seconds,
-        tokens_per_second: tokens / seconds,
-        ...(train.size === null ? {} : { epoch: next / train.size }),
-        ...(gradNorm === null ? { skipped_updates: 1 } : {}),
-      };
-      const due = step === steps || (o.evalEvery > 0 && step % o.evalEvery === 0);
-      if (heldout && due) {
+    const state = yield* learnSteps(active, {
+      steps,
+      options: o,
+      warn,
+      draw(_, from): Drawn {
+        const { examples, next } = take(train, from, perStep);
+        return { examples, next, metrics: train.size === null ? {} : { epoch: next / train.size } };
+      },
+      learn: (examples) => meanLoss(policy.llama, examples, o, true),
+      async measure(step): Promise<Record<string, number>> {
+        const due = step === steps || (o.evalEvery > 0 && step % o.evalEvery === 0);
+        if (!heldout || !due) return {};
         evalLoss = await lossOver(policy.llama, heldout, o);
-        metrics.eval_loss = evalLoss;
-      }
-      active.recordMetrics({ step, ...metrics });
-      active.stepDone(step, state);
-      yield { step, steps, metrics };
-    }
+        return { eval_loss: evalLoss };
+      },
+    });
     if (heldout && evalLoss === null) evalLoss = await lossOver(policy.llama, heldout, o);
     const saved = save(policy);
-    const { loss, tokens, seconds } = state;
+    const { loss, tokens, operations, seconds } = state;
     const summary = {
       steps,
       loss,
       evalLoss,
       tokens,
+      operations,
       seconds,
       run: active.dir,
       saved,
