@@ -1,4 +1,11 @@
 // The library: everything that programs import from 'retort-lm'.
+export {
+  type ApiAnswer,
+  type ChatApi,
+  type ChatApiInput,
+  type ChatQuestion,
+  openChatApi,
+} from './api/chat.js';
 export { createDevice, type Device, type DeviceOptions } from './compute/device/device.js';
 export { type ErrorCode, RetortError } from './errors.js';
 export type { LlamaConfig } from './model/config.js';
@@ -17,6 +24,7 @@ export type { Score, Split, Task } from './task/task.js';
 export { buildCharTokenizer } from './text/char-tokenizer.js';
 export { encodePrompt, getTemplate, type PromptTemplate } from './text/template.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
+export { type DistillInput, type DistillSummary, distill } from './train/distill.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './train/evaluate.js';
 export { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './train/grpo.js';
 export { type Plan, type PlanOptions, planGrpo, planPpo, planSupervised } from './train/plan.js';

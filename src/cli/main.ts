@@ -6,6 +6,7 @@ import { VERSION } from '../version.js';
 import { addBench } from './bench.js';
 import { addChat } from './chat.js';
 import { addDemo } from './demo.js';
+import { addDistill } from './distill.js';
 import { addEval } from './eval.js';
 import { addExport } from './export.js';
 import { addGenerate } from './generate.js';
@@ -39,6 +40,7 @@ for (const add of [
   addPpo,
   addR1,
   addSupervised,
+  addDistill,
   addPlan,
   addSample,
   addEval,

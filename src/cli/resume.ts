@@ -6,6 +6,7 @@ import { refuse } from '../errors.js';
 import { runConfig } from '../train/recorder.js';
 import type { SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import type { SupervisedCommand } from '../train/supervised-options.js';
+import { distillText, runDistill } from './distill.js';
 import { addThreads } from './flags.js';
 import { runGrpo } from './grpo.js';
 import { runPpo } from './ppo.js';
@@ -29,6 +30,7 @@ const VERBS: Readonly<Record<string, Resumed<unknown, unknown>>> = {
   grpo: resumed({ run: runGrpo, text: rolloutText }),
   ppo: resumed({ run: runPpo, text: rolloutText }),
   sample: resumed({ run: runSample, text: sampleText }),
+  distill: resumed({ run: runDistill, text: distillText }),
   r1: resumed({ run: runR1, text: r1Text }),
   sft: resumed(supervised('sft')),
   pretrain: resumed(supervised('pretrain')),

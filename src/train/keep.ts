@@ -31,6 +31,18 @@ export const RULE_TEXTS: Readonly<Record<DropRule, string>> = {
   surplus: 'more than wanted of its problem',
 };
 
+/** The options of the rules. */
+export type KeepOptions = Pick<
+  SampleOptions,
+  | 'correct'
+  | 'minReward'
+  | 'maxPerProblem'
+  | 'choose'
+  | 'minLanguageShare'
+  | 'maxRepetition'
+  | 'repetitionNgram'
+>;
+
 /** A completion that was scored. */
 export interface Candidate {
   readonly text: string;
@@ -47,7 +59,7 @@ export interface Candidate {
 export function dropRules(
   prompt: string,
   candidates: readonly Candidate[],
-  o: SampleOptions,
+  o: KeepOptions,
 ): (DropRule | null)[] {
   const seen = new Set<string>();
   const rules = candidates.map((c): DropRule | null => {
@@ -67,7 +79,7 @@ export function dropRules(
 }
 
 /** What can be said of a completion by itself. */
-function ownRule(prompt: string, c: Candidate, o: SampleOptions): DropRule | null {
+function ownRule(prompt: string, c: Candidate, o: KeepOptions): DropRule | null {
   const { scored, text } = c;
   if (!c.ended) return 'truncated';
   if (scored.failed.length > 0) return 'failed';

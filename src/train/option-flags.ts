@@ -1,5 +1,6 @@
 // How options are named on the command line: the flags of every verb that trains, and the line that makes a run again.
 import { z } from 'zod';
+import { distillOptions } from './distill-options.js';
 import { grpoOptions } from './grpo-options.js';
 import { ppoOptions } from './ppo-options.js';
 import { sampleOptions } from './sample-options.js';
@@ -17,6 +18,7 @@ export function kebab(name: string): string {
 }
 
 const SCHEMAS: Readonly<Record<string, z.ZodObject>> = {
+  distill: distillOptions,
   grpo: grpoOptions,
   ppo: ppoOptions,
   sft: supervisedOptions,

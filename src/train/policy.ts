@@ -4,7 +4,14 @@ import { openModel } from '../checkpoint/open-model.js';
 import type { SamplingDefaults, StoredModel } from '../checkpoint/stored-model.js';
 import type { Device } from '../compute/device/device.js';
 import type { LlamaConfig } from '../model/config.js';
-import { createLlama, initLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
+import {
+  createLlama,
+  initLlama,
+  type Llama,
+  type ModelOptions,
+  readWeights,
+  weightsOf,
+} from '../model/llama.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 
 export interface Policy {
@@ -21,7 +28,7 @@ export interface PolicyPlan {
 }
 
 /** Opens a model folder or a GGUF file. @throws RetortError bad-model naming the file and what does not fit, before anything is allocated */
-export function loadPolicy(path: string, device: Device, options: { trainable: boolean }): Policy {
+export function loadPolicy(path: string, device: Device, options: ModelOptions): Policy {
   return withModel(path, (stored, tokenizer) => {
     const llama = createLlama(device, stored.config, options);
     readWeights(llama, stored);

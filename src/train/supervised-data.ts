@@ -61,7 +61,10 @@ function checkTraces(source: ExampleSource, some: number): void {
 }
 
 /** Optimizer steps that cover the epochs. */
-function stepsOfEpochs(source: ExampleSource, o: SupervisedOptions): number {
+export function stepsOfEpochs(
+  source: ExampleSource,
+  o: Pick<SupervisedOptions, 'epochs' | 'batchTokens' | 'gradientAccumulationSteps'>,
+): number {
   if (source.size === null) {
     if (o.epochs !== undefined)
       throw refuse('bad-input', 'epochs of an endless source', o.epochs, 'give steps instead');

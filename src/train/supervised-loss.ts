@@ -44,7 +44,11 @@ export async function meanLoss(
 }
 
 /** Mean loss over held-out examples. */
-export function lossOver(llama: Llama, source: ExampleSource, o: SupervisedOptions): Promise<number> {
+export function lossOver(
+  llama: Llama,
+  source: ExampleSource,
+  o: PassOptions & Pick<SupervisedOptions, 'evalExamples'>,
+): Promise<number> {
   const count = Math.min(source.size ?? o.evalExamples, o.evalExamples);
   const examples = Array.from({ length: count }, (_, i) => source.at(i));
   return meanLoss(llama, examples, o, false);

@@ -46,9 +46,15 @@ export interface TopLogits extends Header {
 }
 
 /** What a file of top logits is of: any other teacher, data, k or temperature has another name. */
-export function topLogitsName(teacher: string, sequences: readonly Example[], k: number, temperature: number): string {
+export function topLogitsName(
+  teacher: string,
+  sequences: readonly Example[],
+  k: number,
+  temperature: number,
+): string {
   const hash = createHash('sha256').update(JSON.stringify([teacher, k, temperature]));
-  for (const { promptIds, completionIds } of sequences) hash.update(JSON.stringify([promptIds, completionIds]));
+  for (const { promptIds, completionIds } of sequences)
+    hash.update(JSON.stringify([promptIds, completionIds]));
   return hash.digest('hex');
 }
 
@@ -223,7 +229,8 @@ export function storedTeacher(top: TopLogits, sequences: readonly Example[]): Te
     let row = 0;
     for (const example of pass) {
       const from = startOf.get(example);
-      if (from === undefined) throw new RetortError('bad-data', 'a sequence is not among those of the top logits');
+      if (from === undefined)
+        throw new RetortError('bad-data', 'a sequence is not among those of the top logits');
       const length = example.completionIds.length;
       ids.set(top.ids.subarray(from * k, (from + length) * k), row * k);
       halves.set(top.logprobs.subarray(from * k, (from + length) * k), row * k);
