@@ -131,6 +131,21 @@ export interface GoldenPpo {
   readonly cases: readonly GoldenPpoCase[];
 }
 
+export interface GoldenDistill {
+  readonly teacherConfig: LlamaConfig;
+  readonly sequences: readonly {
+    readonly prompt: readonly number[];
+    readonly completion: readonly number[];
+  }[];
+  readonly cases: readonly {
+    readonly name: string;
+    readonly beta: number;
+    readonly temperature: number;
+    readonly top: number | null;
+    readonly loss: number;
+  }[];
+}
+
 export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[number], GoldenModel>> {
   readonly adamw: {
     readonly options: GoldenAdamW;
@@ -141,6 +156,7 @@ export interface GoldenIndex extends Readonly<Record<(typeof goldenModels)[numbe
   readonly advantages: readonly GoldenAdvantages[];
   readonly gae: readonly GoldenGae[];
   readonly ppo: GoldenPpo;
+  readonly distill: GoldenDistill;
 }
 
 export interface GoldenTensor {

@@ -715,6 +715,60 @@ def ppo_cases(p, c, seed):
 
 # ---------------------------------------------------------------- all of it
 
+# ---------------------------------------------------------------- distillation
+
+# The teacher of `a`: other sizes, the same vocabulary.
+TEACHER = dict(CONFIG_A, hiddenSize=12, intermediateSize=18, numHiddenLayers=1, numAttentionHeads=2)
+
+
+def generalized_jsd(student, teacher, beta, temperature, top):
+    """After `generalized_jsd_loss` of TRL's gkd_trainer.py, with reduction `batchmean`: logits [tokens, vocab]. With `top`
+    the teacher's likeliest tokens are outcomes of their own and all others one."""
+    s, t = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    if top:
+        kept = t.topk(top, -1).indices
+        mask = torch.zeros_like(t, dtype=torch.bool).scatter(-1, kept, True)
+        def outcomes(logp):
+            rest = logp.masked_fill(mask, -math.inf).logsumexp(-1, keepdim=True)
+            return torch.cat([logp.gather(-1, kept), rest], -1)
+        s, t = outcomes(s), outcomes(t)
+    if beta == 0:
+        loss = F.kl_div(s, t, reduction="none", log_target=True)
+    elif beta == 1:
+        loss = F.kl_div(t, s, reduction="none", log_target=True)
+    else:
+        mixture = torch.logsumexp(torch.stack([s + math.log1p(-beta), t + math.log(beta)]), dim=0)
+        loss = beta * F.kl_div(mixture, t, reduction="none", log_target=True) \
+            + (1 - beta) * F.kl_div(mixture, s, reduction="none", log_target=True)
+    return loss.sum() / len(student)
+
+
+def distill_cases(p, c, seed):
+    rng = random.Random(seed)
+    teacher = random_parameters(TEACHER, rng)
+    sequences = [{"prompt": [rng.randrange(c["vocabSize"]) for _ in range(m)],
+                  "completion": [rng.randrange(c["vocabSize"]) for _ in range(n)]}
+                 for m, n in ((3, 5), (1, 1), (6, 20))]
+
+    def rows(parameters, config):
+        """The logits that predict each completion's tokens, one completion after another."""
+        return torch.cat([llama(parameters, config, s["prompt"] + s["completion"][:-1])[len(s["prompt"]) - 1:]
+                          for s in sequences])
+
+    tensors = prefixed("teacher:", teacher)
+    cases = []
+    with torch.no_grad():
+        given = rows(teacher, TEACHER)
+    for beta, temperature, top in ((0, 1, None), (1, 1, None), (0.5, 1, None), (0.1, 0.9, None), (0, 2, None), (1, 0.7, None),
+                                   (0, 1, 4), (0.5, 0.9, 4), (1, 1, 4)):
+        name = f"beta{beta}/temperature{temperature}" + (f"/top{top}" if top else "")
+        loss = generalized_jsd(rows(p, c), given, beta, temperature, top)
+        tensors.update(prefixed(f"{name}:gradient:", gradients(loss, p)))
+        cases.append({"name": name, "beta": beta, "temperature": temperature, "top": top, "loss": loss.item()})
+    save_safetensors("distill.safetensors", tensors)
+    return {"teacherConfig": TEACHER, "sequences": sequences, "cases": cases}
+
+
 def main():
     p, a = forward_backward("a", CONFIG_A, 1)
     _, b = forward_backward("b", CONFIG_B, 2)
@@ -728,6 +782,7 @@ def main():
         "advantages": advantage_cases(),
         "gae": gae_cases(),
         "ppo": ppo_cases(p, CONFIG_A, 22),
+        "distill": distill_cases(p, CONFIG_A, 31),
     }
     (HERE / "golden.json").write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
     print(json.dumps({"a": a["loss"], "b": b["loss"], **index["adamw"],
