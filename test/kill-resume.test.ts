@@ -174,3 +174,47 @@ test('resumed from another folder, a run finds its files', async (t) => {
   assert.equal(steps, 100);
   assert.equal(realpathSync(run), realpathSync(join(cwd, 'run')));
 });
+
+const TEACHER_STEPS = '40';
+for (const method of [
+  ['responses'],
+  ['logits', '--top-logits', '4'],
+  ['on-policy', '--batch-size', '8', '--lmbda', '0.6'],
+]) {
+  test(`distill by ${method.join(' ')}: killed and resumed, the same weights`, async (t) => {
+    const cwd = temporaryFolder(t);
+    const made = await retort([...SFT, '--steps', TEACHER_STEPS, '--save', 'base'], { cwd });
+    assert.equal(made.status, 0, made.stderr);
+    const student = [
+      '--d-model',
+      '16',
+      '--layers',
+      '1',
+      '--heads',
+      '2',
+      '--batch-tokens',
+      '512',
+      '--threads',
+      '1',
+    ];
+    const args = [
+      ...['distill', '--teacher', 'base', '--task', 'number-sort', '--keep', 'all', '--problems', '60'],
+      ...[
+        '--max-sequences',
+        '4',
+        '--max-completion-length',
+        '80',
+        '--save-every',
+        '4',
+        '--eval-problems',
+        '4',
+      ],
+      ...[...student, '--steps', '20', '--method', ...method],
+    ];
+    const seconds = await uninterrupted(args, cwd, 'whole');
+    const wanted = runEnd(join(cwd, 'whole'), 20);
+    const moments = momentsWithin(seconds);
+    await killedAt(args, cwd, 'killed', moments);
+    assert.deepEqual(runEnd(join(cwd, 'killed'), 20), wanted, `killed after ${moments} s`);
+  });
+}

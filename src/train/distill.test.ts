@@ -1,0 +1,165 @@
+// Distillation from local teachers: every method learns, wrong input is refused before anything begins.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { RetortError } from '../errors.js';
+import { buildCharTokenizer } from '../text/char-tokenizer.js';
+import { plainTemplate } from '../text/template.js';
+import { type DistillInput, type DistillSummary, distill } from './distill.js';
+import { tokenizerDifference, wholeAnswer } from './distill-teacher.js';
+import { sft } from './supervised.js';
+import type { SupervisedStep } from './supervised-loop.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'retort-distill-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+const at = (name: string) => join(folder, name);
+const small = { dModel: 32, layers: 2, heads: 2, threads: 1 };
+const task = { task: 'number-sort', taskOptions: { minCount: 2, maxCount: 3, maxNumber: 9 } };
+
+async function finish(loop: AsyncGenerator<unknown, unknown>): Promise<void> {
+  while (!(await loop.next()).done);
+}
+
+before(async () => {
+  await finish(
+    sft({ ...task, ...small, steps: 120, batchTokens: 1024, learningRate: 5e-3, save: at('teacher') }),
+  );
+});
+
+async function run(
+  input: Partial<DistillInput>,
+): Promise<{ steps: SupervisedStep[]; summary: DistillSummary }> {
+  const { d = {}, ...rest } = { ...input } as Partial<DistillInput> & { d?: object };
+  const loop = distill({
+    ...{ teacher: at('teacher'), ...task, dModel: 16, layers: 1, heads: 2, threads: 1, problems: 60 },
+    ...{
+      maxCompletionLength: 60,
+      batchTokens: 512,
+      learningRate: 5e-3,
+      evalProblems: 8,
+      keep: 'all',
+      ...d,
+      ...rest,
+    },
+  } as DistillInput);
+  const steps: SupervisedStep[] = [];
+  for (;;) {
+    const result = await loop.next();
+    if (result.done) return { steps, summary: result.value };
+    steps.push(result.value);
+  }
+}
+
+const METHODS: readonly Partial<DistillInput>[] = [
+  { method: 'responses' },
+  { method: 'logits' },
+  { method: 'logits', beta: 0.5, lossTemperature: 2 },
+  { method: 'logits', topLogits: 4 },
+  { method: 'on-policy', lmbda: 1, batchSize: 8 },
+  { method: 'on-policy', batchSize: 8, beta: 1 },
+  { method: 'on-policy', seqKd: true, batchSize: 8, beta: 0 },
+];
+for (const [i, method] of METHODS.entries())
+  test(`learns: ${JSON.stringify(method)}`, async () => {
+    const { steps, summary } = await run({ ...method, steps: 25, out: at(`learns-${i}`) });
+    const losses = steps.map(({ metrics }) => metrics.loss);
+    const mean = (of: readonly number[]) => of.reduce((a, b) => a + b, 0) / of.length;
+    const [first, last] = [mean(losses.slice(0, 4)), mean(losses.slice(-4))];
+    assert.ok(last < 0.9 * first, `from ${first} to ${last}`);
+    assert.equal(summary.steps, 25);
+    assert.ok(summary.operations.trained > 0 && summary.teacherOperations > 0);
+    assert.equal(summary.operations.generated > 0, method.method === 'on-policy');
+    assert.ok(summary.memory.reference.peak > 0, "the teacher's weights are told apart");
+    assert.equal(typeof summary.after?.greedy, 'number');
+    if (method.seqKd || method.lmbda === 1) assert.equal(summary.answers, null);
+    else {
+      const { answers, kept } = summary.answers as { answers: number; kept: number };
+      assert.equal(answers, 60);
+      const lines = readFileSync(join(at(`learns-${i}`), 'data.jsonl'), 'utf8')
+        .trim()
+        .split('\n');
+      assert.equal(lines.length, kept);
+      const { origin } = JSON.parse(lines[0]) as { origin: Record<string, unknown> };
+      assert.equal(origin.teacher, at('teacher'));
+    }
+  });
+
+test('logits learned from data of prompts and completions, with its loss on held-out data', async () => {
+  const line = (text: string) => `${JSON.stringify({ prompt: '1 2 3', completion: text })}\n`;
+  writeFileSync(at('data.jsonl'), line('1 2 3') + line('2 3 1'));
+  const { task: _, taskOptions: __, ...noTask } = task;
+  const { steps, summary } = await run({
+    ...noTask,
+    ...{ task: undefined, taskOptions: undefined, keep: undefined, data: at('data.jsonl') },
+    ...{ evalData: at('data.jsonl'), method: 'logits', steps: 12, evalEvery: 6 },
+  });
+  assert.ok(steps[11].metrics.loss < steps[0].metrics.loss);
+  assert.equal(steps[5].metrics.eval_loss > (summary.evalLoss as number), true);
+  assert.equal(summary.after, null);
+});
+
+test('wrong input is refused before anything begins, with the remedy', async () => {
+  const wrong = async (input: Partial<DistillInput>, message: RegExp) =>
+    assert.rejects(run({ ...input, out: at('refused') }), (error: unknown) => {
+      assert.ok(error instanceof RetortError, String(error));
+      assert.match(error.message, message);
+      return true;
+    });
+  await wrong({ beta: 0.5 }, /beta.*for the methods logits and on-policy/);
+  await wrong({ topLogits: 4 }, /topLogits.*for the method logits/);
+  await wrong({ lmbda: 0.2 }, /lmbda.*for the method on-policy/);
+  await wrong({ maxCost: 2 }, /maxCost.*for an API teacher/);
+  await wrong({ system: 'x' }, /system.*for an API teacher/);
+  await wrong({ data: 'x.jsonl' }, /either a task or data/);
+  await wrong(
+    { task: undefined, taskOptions: undefined, data: at('data.jsonl'), keep: 'right' },
+    /only a task tells/,
+  );
+  const api = { endpoint: 'http://localhost:9/v1', termsAllowTraining: true };
+  await wrong({ ...api, method: 'logits' }, /an API gives texts.*--method responses/);
+  await wrong({ ...api, termsAllowTraining: false }, /terms of many providers forbid/);
+  await wrong({ ...api, topK: 4 }, /topK with an API teacher/);
+  await wrong({ ...api, endpoint: 'https://api.example.org/v1' }, /budget of the API/);
+  await wrong({ teacher: at('none') }, /none/);
+  await wrong({ problems: 60, context: 8 }, /tokens of prompt \d+ for the student.*context is 8/);
+});
+
+test('another tokenizer allows responses only, and the difference is named', async () => {
+  await finish(
+    sft({ task: 'countdown', dModel: 16, layers: 1, heads: 2, threads: 1, steps: 1, save: at('other') }),
+  );
+  const other = { model: at('other'), dModel: undefined, layers: undefined, heads: undefined };
+  for (const method of ['logits', 'on-policy'] as const)
+    await assert.rejects(
+      run({ ...other, method }),
+      /the teacher has \d+ tokens, the student \d+.*--method responses/,
+    );
+  const { summary } = await run({
+    ...other,
+    method: 'responses',
+    steps: 2,
+    template: 'raw',
+    teacherTemplate: 'terse',
+  });
+  assert.equal(summary.steps, 2);
+});
+
+test('how tokenizers differ', () => {
+  const of = (characters: string) => buildCharTokenizer({ characters });
+  assert.equal(tokenizerDifference(of('abc'), of('abc')), null);
+  assert.match(tokenizerDifference(of('abc'), of('abcd')) as string, /has \d+ tokens/);
+  assert.match(tokenizerDifference(of('abc'), of('abd')) as string, /token \d+ is "c" for the teacher, "d"/);
+});
+
+test('a thought stands where the template puts it', () => {
+  const bare = plainTemplate('t');
+  // As a chat template may end a prompt.
+  const open = { ...bare, opened: '<think>\n' };
+  assert.equal(wholeAnswer(bare, null, 'four'), 'four');
+  assert.equal(wholeAnswer(bare, '2+2', 'four'), '<think>2+2</think>four');
+  assert.equal(wholeAnswer(open, '2+2', 'four'), '<think>\n2+2</think>four');
+  assert.equal(wholeAnswer(open, null, 'four'), '<think>\n</think>four');
+  assert.equal(wholeAnswer(open, null, '<think>2+2</think>four'), '<think>2+2</think>four');
+});
