@@ -60,10 +60,13 @@ test('a model served by retort serve teaches over HTTP: thoughts, filter, proven
   try {
     const ran = await retort([...args(server.base, 'scripted'), '--out', 'run', '--json'], { cwd });
     assert.equal(ran.status, 0, ran.stderr);
-    const summary = lastJson(ran) as Record<string, Record<string, number>>;
+    const summary = lastJson(ran) as {
+      answers: { answers: number; kept: number; dropped: object };
+      api: { answers: number };
+    };
     assert.deepEqual(
-      { answers: summary.answers.answers, kept: summary.answers.kept, wrong: summary.answers.wrong },
-      { answers: PROBLEMS, kept: PROBLEMS - 1, wrong: 1 },
+      { answers: summary.answers.answers, kept: summary.answers.kept, dropped: summary.answers.dropped },
+      { answers: PROBLEMS, kept: PROBLEMS - 1, dropped: { wrong: 1 } },
     );
     assert.equal(summary.api.answers, PROBLEMS);
     const lines = readLines(join(cwd, 'run', 'data.jsonl'));
@@ -134,7 +137,7 @@ test('from an API that fails in every way, killed in the middle: the same run, n
   const failing = await fakeApi(
     teacherApi((n) => (n % 2 === 0 ? (FAILURES[n / 2] ?? { kind: 'answer' }) : { kind: 'answer' })),
   );
-  const more = ['--num-generations', '1', '--idle-timeout', '0.5', '--concurrency', '2', '--json'];
+  const more = ['--idle-timeout', '0.5', '--concurrency', '2', '--json'];
   try {
     const whole = await retort([...args(sound.endpoint, 'm'), ...more, '--out', 'whole'], { cwd });
     assert.equal(whole.status, 0, whole.stderr);

@@ -198,7 +198,18 @@ for (const method of [
       '1',
     ];
     const args = [
-      ...['distill', '--teacher', 'base', '--task', 'number-sort', '--keep', 'all', '--problems', '60'],
+      ...[
+        'distill',
+        '--teacher',
+        'base',
+        '--task',
+        'number-sort',
+        '--no-correct',
+        '--max-repetition',
+        '1',
+        '--problems',
+        '60',
+      ],
       ...[
         '--max-sequences',
         '4',

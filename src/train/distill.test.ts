@@ -39,7 +39,8 @@ async function run(
       batchTokens: 512,
       learningRate: 5e-3,
       evalProblems: 8,
-      keep: 'all',
+      correct: false,
+      maxRepetition: 1,
       ...d,
       ...rest,
     },
@@ -82,7 +83,7 @@ for (const [i, method] of METHODS.entries())
         .split('\n');
       assert.equal(lines.length, kept);
       const { origin } = JSON.parse(lines[0]) as { origin: Record<string, unknown> };
-      assert.equal(origin.teacher, at('teacher'));
+      assert.equal(origin.model, at('teacher'));
     }
   });
 
@@ -92,7 +93,7 @@ test('logits learned from data of prompts and completions, with its loss on held
   const { task: _, taskOptions: __, ...noTask } = task;
   const { steps, summary } = await run({
     ...noTask,
-    ...{ task: undefined, taskOptions: undefined, keep: undefined, data: at('data.jsonl') },
+    ...{ task: undefined, taskOptions: undefined, data: at('data.jsonl') },
     ...{ evalData: at('data.jsonl'), method: 'logits', steps: 12, evalEvery: 6 },
   });
   assert.ok(steps[11].metrics.loss < steps[0].metrics.loss);
@@ -114,7 +115,7 @@ test('wrong input is refused before anything begins, with the remedy', async () 
   await wrong({ system: 'x' }, /system.*for an API teacher/);
   await wrong({ data: 'x.jsonl' }, /either a task or data/);
   await wrong(
-    { task: undefined, taskOptions: undefined, data: at('data.jsonl'), keep: 'right' },
+    { task: undefined, taskOptions: undefined, data: at('data.jsonl'), correct: true },
     /only a task tells/,
   );
   const api = { endpoint: 'http://localhost:9/v1', termsAllowTraining: true };
