@@ -76,7 +76,7 @@ function recipe({ records: { config, summary } }: Card): string {
   return `## Recipe\n\n\`\`\`sh\n${line}\n\`\`\`\n\n${table(['', ''], known)}`;
 }
 
-const PATHS = ['model', 'criticModel', 'tokenizer', 'data', 'evalData', 'out', 'save'];
+const PATHS = ['model', 'teacher', 'answers', 'criticModel', 'tokenizer', 'data', 'evalData', 'out', 'save'];
 const isPath = (name: string) => PATHS.includes(name);
 
 function data({ dataOrigin, records: { task, files, config, ownData } }: Card): string {
