@@ -62,7 +62,9 @@ function what({ records, config }: Card): string {
 function recipe({ records: { config, summary } }: Card): string {
   const { command, options, seed, version, target, threads } = config;
   // Other machines have other folders.
-  const line = commandLine(command, options, (name, value) => (isPath(name) ? basename(value) : value));
+  const line = commandLine(command, options, (name, value) =>
+    isPath(name) || (name === 'teacher' && options.endpoint === undefined) ? basename(value) : value,
+  );
   const rows: [string, string | undefined][] = [
     ['seed', String(seed)],
     ['steps', whole(summary.steps)],
@@ -76,7 +78,7 @@ function recipe({ records: { config, summary } }: Card): string {
   return `## Recipe\n\n\`\`\`sh\n${line}\n\`\`\`\n\n${table(['', ''], known)}`;
 }
 
-const PATHS = ['model', 'teacher', 'answers', 'criticModel', 'tokenizer', 'data', 'evalData', 'out', 'save'];
+const PATHS = ['model', 'answers', 'criticModel', 'tokenizer', 'data', 'evalData', 'out', 'save'];
 const isPath = (name: string) => PATHS.includes(name);
 
 function data({ dataOrigin, records: { task, files, config, ownData } }: Card): string {
@@ -85,6 +87,13 @@ function data({ dataOrigin, records: { task, files, config, ownData } }: Card): 
   if (ownData)
     lines.push(
       `Its problems are made by Retort ${config.version} from the seed ${config.seed}; those of the held-out split are not learned from.`,
+    );
+  const { teacher, endpoint } = config.options;
+  if (typeof teacher === 'string')
+    lines.push(
+      endpoint === undefined
+        ? `It learned from the model "${basename(teacher)}".`
+        : `It learned from answers of "${teacher}" at ${endpoint}; whoever ran it declared that the provider's terms allow training on them.`,
     );
   if (dataOrigin !== null) lines.push(`Origin, as the publisher states it: ${dataOrigin}`);
   const rows = files.map(({ name, bytes, sha256 }): [string, string, string] => [

@@ -48,7 +48,9 @@ export const distillOptions = z.strictObject({
   correct: z
     .boolean()
     .optional()
-    .describe('learn right answers only; default: with a task, which tells what is right'),
+    .describe(
+      'learn right answers only; default: with a task, which tells what is right (--no-correct learns all)',
+    ),
   minReward: sample.minReward.describe('learn answers with at least this reward'),
   maxPerProblem: sample.maxPerProblem.describe('learn at most so many answers to a problem; default: all'),
   choose: sample.choose,
