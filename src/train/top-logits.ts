@@ -12,7 +12,8 @@ import { writeAll } from '../checkpoint/atomic.js';
 import { fileProblem } from '../checkpoint/files.js';
 import { narrow, widen } from '../checkpoint/half.js';
 import { linearInto } from '../compute/op/linear/linear.js';
-import { matrixShape } from '../compute/tensor.js';
+import { LOGITS_BYTES } from '../compute/op/token-logprob/head-logprob.js';
+import { matrixShape, viewOf } from '../compute/tensor.js';
 import { RetortError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
 import type { Example } from '../text/dataset.js';
@@ -79,15 +80,20 @@ export async function makeTopLogits(
   let done = 0;
   await eachPass(llama, sequences, batchTokens, (pass) => {
     const hidden = completionHidden({ device, tape: null }, llama, pass);
-    const [rows] = matrixShape(hidden);
-    const logits = device.temporary([rows, vocabSize]);
-    linearInto(device, hidden, llama.head, logits);
-    const values = device.floats(logits);
-    for (let r = 0; r < rows; r++, row++) {
-      const top = likeliest(values.subarray(r * vocabSize, (r + 1) * vocabSize), k, temperature);
-      ids.set(top.ids, row * k);
-      logprobs.set(top.logprobs, row * k);
-      rest[row] = top.rest;
+    const [rows, width] = matrixShape(hidden);
+    const most = Math.max(1, Math.floor(LOGITS_BYTES / (4 * vocabSize)));
+    const buffer = device.temporary([Math.min(rows, most), vocabSize]);
+    for (let first = 0; first < rows; first += most) {
+      const chunk = Math.min(most, rows - first);
+      const logits = viewOf(buffer, [chunk, vocabSize]);
+      linearInto(device, viewOf(hidden, [chunk, width], first * width), llama.head, logits);
+      const values = device.floats(logits);
+      for (let r = 0; r < chunk; r++, row++) {
+        const top = likeliest(values.subarray(r * vocabSize, (r + 1) * vocabSize), k, temperature);
+        ids.set(top.ids, row * k);
+        logprobs.set(top.logprobs, row * k);
+        rest[row] = top.rest;
+      }
     }
     done += pass.length;
     onProgress(done);
