@@ -42,7 +42,7 @@ const grpo = (model, rate, more) => [
 
 const teacher = retort('teacher', grpo('models/countdown-base', '1.5e-4', ['--steps', '60', '--seed', '0']));
 const base = retort('student-base', [
-  ...['sft', '--task', 'countdown', '--d-model', '64', '--hidden', '160', '--steps', '1500'],
+  ...['sft', '--task', 'countdown', '--d-model', '64', '--hidden', '160', '--steps', '1000'],
   ...['--warmup-steps', '100', '--learning-rate', '3e-3', '--seed', '0'],
 ]);
 
@@ -68,7 +68,7 @@ for (const method of Object.keys(METHODS)) {
 }
 const stepsFor = (method, operations) => Math.max(1, Math.round(operations / perStep[method]));
 
-const RL_STEPS = 30;
+const RL_STEPS = 60;
 const rows = [];
 const row = (seed, arm, parts) => {
   const { before, after } = { before: parts[0].before, after: parts.at(-1).after };
@@ -112,7 +112,7 @@ function write() {
   const percent = (x) => `${(100 * x).toFixed(1)}`;
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const spread = (values) => (values.length < 2 ? '' : ` (${values.map(percent).join(', ')})`);
-  const { target } = JSON.parse(readFileSync(`${teacher.out}/config.json`, 'utf8')).config;
+  const { target } = JSON.parse(readFileSync(`${base.out}/config.json`, 'utf8')).config;
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
   const arms = [...new Set(rows.map((r) => r.arm))];
   const ops = (n) => n.toExponential(2).replace('+', '');
