@@ -11,6 +11,7 @@ export { type ErrorCode, RetortError } from './errors.js';
 export type { LlamaConfig } from './model/config.js';
 export { type ExportOptions, exportModel } from './publish/export.js';
 export { type ReleaseOptions, releaseRun } from './publish/release.js';
+export { type Report, type ReportOptions, writeReport } from './publish/report.js';
 export { loadReward } from './reward/load.js';
 export { defineReward, type Reward } from './reward/reward.js';
 export { openScorer, type Scored, type Scorer } from './reward/score.js';

@@ -72,7 +72,8 @@ export function createRun(dir: string, config: unknown): Run {
 
 const runSchema = z.looseObject({ format: z.string(), config: z.unknown() });
 
-function isRun(dir: string): boolean {
+/** Whether a folder is that of a run. */
+export function isRun(dir: string): boolean {
   try {
     return runSchema.safeParse(JSON.parse(fs.readFileSync(join(dir, 'config.json'), 'utf8'))).success;
   } catch {

@@ -17,6 +17,7 @@ import { addPpo } from './ppo.js';
 import { addPull } from './pull.js';
 import { addR1 } from './r1.js';
 import { addRelease } from './release.js';
+import { addReport } from './report.js';
 import { addResume } from './resume.js';
 import { addSample } from './sample.js';
 import { addScore } from './score.js';
@@ -48,6 +49,7 @@ for (const add of [
   addPull,
   addExport,
   addRelease,
+  addReport,
   addResume,
   addTasks,
   addScore,

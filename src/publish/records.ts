@@ -11,8 +11,8 @@ import { taskHelp } from '../task/registry.js';
 import { type RunConfig, runConfig } from '../train/recorder.js';
 import { type Base, describeBase } from './licence.js';
 
-const interval = z.tuple([z.number(), z.number()]);
-const accuracies = z
+export const interval = z.tuple([z.number(), z.number()]);
+export const accuracies = z
   .looseObject({ greedy: z.number(), sampled: z.number(), greedyCi95: interval, sampledCi95: interval })
   .nullish();
 
