@@ -6,7 +6,7 @@ import { readJsonl } from '../checkpoint/jsonl.js';
 
 const rowSchema = z.looseObject({
   step: z.number(),
-  problem: z.unknown(),
+  problem: z.unknown().optional(),
   prompt: z.string().optional(),
   completion: z.string(),
   tokens: z.number().optional(),
@@ -24,7 +24,8 @@ export interface CompletionChoice {
   readonly recorded: number;
 }
 
-const READING = {
+/** A run that goes on may be writing its last line: that one is left out. */
+export const READING = {
   code: 'bad-input',
   remedy: 'remove the line, or name another folder',
   tornLastLine: true,

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { html, raw } from 'hono/html';
 import { VERSION } from '../version.js';
+import type { ReportData } from './page/curves.js';
 import type { CompletionRow } from './report-completions.js';
 import { type ReportFolder, type ReportRun, SECONDS } from './report-runs.js';
 import { COUNTERS, condense, type Grouped, group, runLabel } from './report-series.js';
@@ -28,9 +29,6 @@ const FIRST = [
 /** Offered right after those. */
 const NEXT = ['rewards/', 'accuracy/', 'eval/', 'completions/', 'loss/', 'policy/', 'objective/'];
 
-/** Colours of lines in the style sheet; the page's script has the same number. */
-const COLORS = 8;
-
 /** A page of the folders. Everything that is not Retort's own goes through `html`, which escapes it. */
 export function reportPage(folders: readonly ReportFolder[]): string {
   const grouped = group(folders);
@@ -45,21 +43,21 @@ export function reportPage(folders: readonly ReportFolder[]): string {
   if (memory) sections.push(['memory', 'Memory', memory]);
   if (completions) sections.push(['completions', 'Completions', completions]);
   sections.push(['settings', 'Settings', settings(grouped)]);
-  const data = {
+  const data: ReportData = {
     series: curves.map((one) => ({
       name: one.name,
       runs: one.runs.map((run) => ({ label: runLabel(run, one), columns: condense(run.columns) })),
     })),
   };
-  const names = folders.map(({ run }) => run.dir).join(', ');
-  const body = html`<header><h1>Retort: ${names}</h1>
+  const title = `Retort: ${grouped.names.join(', ')}`;
+  const body = html`<header><h1>${title}</h1>
 <nav>${sections.map(([id, title]) => html`<a href="#${id}">${title}</a> `)}</nav></header>
 <main>
 ${sections.map(([id, title, content]) => html`<section id="${id}" aria-labelledby="h-${id}"><h2 id="h-${id}">${title}</h2>\n${content}</section>\n`)}</main>
 <footer class="soft"><p>Made by <code>retort report</code>, Retort ${VERSION}.</p>
 <details><summary>Charts by uPlot: its licence</summary><pre>${readUplot('LICENSE')}</pre></details></footer>
 <script type="application/json" id="data">${raw(inScript(data))}</script>`;
-  return document(`Retort: ${names}`, String(body));
+  return document(title, String(body));
 }
 
 function document(title: string, body: string): string {
@@ -118,10 +116,17 @@ function metricsOf(series: CurveSeries): string[] {
   return [...names].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
 }
 
+/** A metric that is the same throughout, the kl of a run without reference for instance, says nothing at first sight. */
+function varies(name: string, series: CurveSeries): boolean {
+  const values = series.flatMap(({ runs }) => runs.flatMap(({ columns }) => columns[name] ?? []));
+  const known = values.filter((value) => value !== null);
+  return known.some((value) => value !== known[0]);
+}
+
 function choices(series: CurveSeries): Html {
   const has = (column: string) => series.some(({ runs }) => runs.some(({ columns }) => columns[column]));
   const metrics = metricsOf(series);
-  const shown = metrics.filter((name) => FIRST.includes(name));
+  const shown = FIRST.filter((name) => metrics.includes(name) && varies(name, series));
   const radio = (name: string, value: string, text: string, checked: boolean) =>
     html`<label><input type="radio" name="${name}" value="${value}" ${checked ? raw('checked') : ''}> ${text}</label>\n`;
   const box = (name: string, value: string, label: string | Html, checked: boolean) =>
@@ -135,7 +140,7 @@ function choices(series: CurveSeries): Html {
   return html`<noscript><p>The curves need JavaScript; everything else on this page does not.</p></noscript>
 <form id="choices" hidden>
 <fieldset><legend>Series</legend>
-${series.map(({ name, runs }, i) => box('series', String(i), html`${swatch(i, COLORS)} ${name}${runs.length > 1 ? ` (${runs.length} runs)` : ''}`, true))}</fieldset>
+${series.map(({ name, runs }, i) => box('series', String(i), html`${swatch(i)} ${name}${runs.length > 1 ? ` (${runs.length} runs)` : ''}`, true))}</fieldset>
 <fieldset><legend>Against</legend>
 ${axes.map(([column, text], i) => radio('x', column, text, i === 0))}</fieldset>
 ${
@@ -148,7 +153,7 @@ ${radio('seeds', 'band', 'mean, with least and greatest', true)}${radio('seeds',
 ${[1, 5, 10, 25, 50].map((n) => html`<option value="${n}">${n === 1 ? 'none' : `of ${n} points`}</option>`)}
 </select></label>
 <details><summary>Metrics: ${metrics.length}, <span id="chosen">${shown.length} chosen</span></summary>
-<fieldset>${metrics.map((name) => box('metric', name, name, FIRST.includes(name)))}</fieldset></details>
+<fieldset>${metrics.map((name) => box('metric', name, name, shown.includes(name)))}</fieldset></details>
 </form>
 <p id="without" class="soft" role="status"></p>
 <div id="charts"></div>

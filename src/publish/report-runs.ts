@@ -9,7 +9,7 @@ import { refuse } from '../errors.js';
 import type { StageResult } from '../train/r1.js';
 import { type RunConfig, runConfig } from '../train/recorder.js';
 import { accuracies, interval } from './records.js';
-import { type CompletionChoice, chooseCompletions } from './report-completions.js';
+import { type CompletionChoice, chooseCompletions, READING } from './report-completions.js';
 
 const summarySchema = z.looseObject({
   steps: z.number().optional(),
@@ -126,15 +126,7 @@ export const SECONDS = 'seconds';
 
 const rowSchema = z.looseObject({ step: z.number() });
 
-/** A run that goes on may be writing its last line: that one is left out. */
-const READING = {
-  code: 'bad-input',
-  remedy: 'remove the line, or name another folder',
-  tornLastLine: true,
-} as const;
-
 function readColumns(path: string): Columns {
-  // A map: a metric may have any name.
   const columns = new Map<string, (number | null)[]>();
   if (!fs.existsSync(path)) return {};
   let rows = 0;

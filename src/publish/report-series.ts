@@ -18,6 +18,8 @@ export interface PipelineSeries {
 }
 
 export interface Grouped {
+  /** Of runs and pipelines, each once. */
+  readonly names: readonly string[];
   /** Runs, and stages' runs. */
   readonly series: readonly Series[];
   readonly pipelines: readonly PipelineSeries[];
@@ -48,7 +50,7 @@ export function group(folders: readonly ReportFolder[]): Grouped {
       series.push({ name: `${names[i]}: ${called}`, runs: stages.map(({ run }) => run) });
     }
   });
-  return { series, pipelines };
+  return { names, series, pipelines };
 }
 
 /** Options that say what a run was, in one order. */
@@ -81,19 +83,22 @@ function namesOf(runs: readonly ReportRun[]): string[] {
     const differs = (name: string) =>
       same.some(({ config }) => canonical(config.options[name]) !== canonical(run.config.options[name]));
     const all = new Set(same.flatMap((other) => tellingOptions(other).map(([name]) => name)).filter(differs));
-    const told = [...all].flatMap((name) => {
-      const value = run.config.options[name];
-      const word = typeof value === 'string' ? value : JSON.stringify(value);
-      return value instanceof Object || word === undefined || word.length > LONGEST_IN_NAME
-        ? []
-        : [`${name} ${word}`];
-    });
-    const name = [run.config.command, ...told.slice(0, MOST_IN_NAME)].join(', ');
-    return { name, whole: told.length === all.size && told.length <= MOST_IN_NAME, dir: run.dir };
+    const said = [...all].map((name) => brief(name, run.config.options[name]));
+    const words = said.filter((word) => word !== null && word !== '');
+    const name = [run.config.command, ...words.slice(0, MOST_IN_NAME)].join(', ');
+    return { name, whole: words.length <= MOST_IN_NAME && !said.includes(null), dir: run.dir };
   });
   return names.map(({ name, whole, dir }) =>
     whole && names.filter((other) => other.name === name).length === 1 ? name : `${name} (${basename(dir)})`,
   );
+}
+
+/** An option in a name: nothing where it is off, null where it is too long. */
+function brief(name: string, value: unknown): string | null {
+  if (value === undefined || value === null || value === false) return '';
+  if (value === true) return name;
+  const word = typeof value === 'string' ? value : JSON.stringify(value);
+  return typeof value === 'object' || word.length > LONGEST_IN_NAME ? null : `${name} ${word}`;
 }
 
 /** What tells a run from the others of its series. */

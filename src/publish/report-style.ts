@@ -37,14 +37,15 @@ figcaption{font-weight:600}
 .table{overflow-x:auto;margin:.5rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .75rem .2rem 0;text-align:right;vertical-align:top;white-space:nowrap}
-th:first-child,td:first-child,.left{text-align:left!important}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--ground)}
+td:has(code){text-align:left}
 thead th{border-bottom:1px solid var(--rule);color:var(--soft);font-weight:600;vertical-align:bottom}
 tr.mean td{border-bottom:1px solid var(--rule);font-weight:600}
-.wrap{white-space:normal;min-width:14rem}
-.bar{display:block;height:4px;background:var(--s0);margin-left:auto}
-.between{color:var(--soft)}
-article{border:1px solid var(--rule);border-radius:6px;margin:.75rem 0;padding:.5rem .75rem;content-visibility:auto;
-contain-intrinsic-size:auto 12rem}
+.wrap{white-space:pre-wrap;display:inline-block;min-width:8rem;max-width:40rem}
+.bar{display:block;height:4px;background:var(--s0)}
+td:has(.bar){min-width:9rem}
+.between{color:var(--soft);font-weight:400}
+article{border:1px solid var(--rule);border-radius:6px;margin:.75rem 0;padding:.5rem .75rem}
 article p{margin:0;display:flex;flex-wrap:wrap;gap:0 1rem}
 .right{color:var(--right);font-weight:600}
 .wrong{color:var(--wrong);font-weight:600}

@@ -2,6 +2,7 @@
 import { html } from 'hono/html';
 import { commandLine } from '../train/option-flags.js';
 import type { StageResult } from '../train/r1.js';
+import { COLORS } from './page/curves.js';
 import type { ReportRun } from './report-runs.js';
 import {
   type Grouped,
@@ -41,21 +42,33 @@ function overSeeds(values: readonly (number | null | undefined)[], show: (x: num
   return between(show(mean(known)), [show(Math.min(...known)), show(Math.max(...known))]);
 }
 
-function table(label: string, head: readonly (string | Html)[], rows: readonly Html[]): Html {
+/** A row's cells; a row of means stands out. */
+interface Row {
+  readonly cells: readonly Cell[];
+  readonly mean?: boolean;
+}
+type Cell = string | Html;
+
+/** Columns where no row has a value are left out. */
+function table(label: string, head: readonly Cell[], rows: readonly Row[]): Html {
+  const kept = head.map((_, i) => i).filter((i) => rows.some(({ cells }) => String(cells[i]) !== NONE));
   return html`<div class="table" role="region" aria-label="${label}" tabindex="0"><table>
-<thead><tr>${head.map((cell) => html`<th scope="col">${cell}</th>`)}</tr></thead>
-<tbody>${rows}</tbody></table></div>
+<thead><tr>${kept.map((i) => html`<th scope="col">${head[i]}</th>`)}</tr></thead>
+<tbody>${rows.map(
+    ({ cells, mean }) =>
+      html`<tr class="${mean ? 'mean' : ''}">${kept.map((i) => html`<td>${cells[i]}</td>`)}</tr>\n`,
+  )}</tbody></table></div>
 `;
 }
 
-function row(cells: readonly (string | Html)[], kind = ''): Html {
-  return html`<tr class="${kind}">${cells.map((cell) => html`<td>${cell}</td>`)}</tr>\n`;
+function row(cells: readonly Cell[]): Row {
+  return { cells };
 }
 
 /** The line of a series as the charts draw it. */
-export function swatch(index: number, colors: number): Html {
-  const dashed = index < colors ? '' : ' dashed';
-  return html`<span class="swatch${dashed}" style="color:var(--s${index % colors})"></span>`;
+export function swatch(index: number): Html {
+  const dashed = index < COLORS ? '' : ' dashed';
+  return html`<span class="swatch${dashed}" style="color:var(--s${index % COLORS})"></span>`;
 }
 
 /** What was generated and what was trained on, of a finished run. */
@@ -136,7 +149,7 @@ export function runTable(series: readonly Series[]): Html {
       ),
       '',
     ];
-    return [...lines, row(means, 'mean')];
+    return [...lines, { cells: means, mean: true }];
   });
   return html`<p class="soft">Accuracies are of held-out problems, one completion each; in brackets the 95% interval over problems
 of a run, and of a mean the least and the greatest of its seeds.</p>
@@ -280,10 +293,7 @@ ${line}</pre>
 ${table(
   `Options of ${name}`,
   ['option', 'value'],
-  options.map(
-    ([option, value]) =>
-      html`<tr><td>${option}</td><td class="left wrap"><code>${JSON.stringify(value)}</code></td></tr>\n`,
-  ),
+  options.map(([option, value]) => row([option, html`<code class="wrap">${JSON.stringify(value)}</code>`])),
 )}</details>
 `;
 }

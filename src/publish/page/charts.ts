@@ -1,6 +1,6 @@
 // The charts of a report's page, by uPlot: a mean line and a band for each series, or a line for each run.
 import type uPlot from 'uplot';
-import { type Band, bandOf, type Curve, curveOf, type SeriesColumns, short } from './curves.js';
+import { type Band, bandOf, COLORS, type Curve, curveOf, type SeriesColumns, short } from './curves.js';
 
 /** What the reader chose. */
 export interface Choice {
@@ -23,8 +23,6 @@ interface ChartLine {
   readonly runs: number;
 }
 
-/** Colours of the style sheet; after those, lines are dashed. */
-export const COLORS = 8;
 const HEIGHT = 220;
 
 /** The lines of a metric; none where no shown run has it. */

@@ -17,6 +17,9 @@ export interface ReportData {
   readonly series: readonly SeriesColumns[];
 }
 
+/** Colours of lines in the style sheet; after those, lines are dashed. */
+export const COLORS = 8;
+
 /** Points of a curve, x rising. */
 export interface Curve {
   readonly xs: readonly number[];
