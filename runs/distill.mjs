@@ -46,7 +46,9 @@ const base = retort('student-base', [
   ...['--warmup-steps', '100', '--learning-rate', '3e-3', '--seed', '0'],
 ]);
 
-const STUDENT_RATE = '3e-4';
+/** As pilots with one seed chose them: after distillation a higher rate undoes what was learned. */
+const RL_RATE = '3e-4';
+const THEN_RL_RATE = '1e-4';
 const METHODS = {
   responses: ['--learning-rate', '1e-3'],
   logits: ['--method', 'logits', '--learning-rate', '1e-3'],
@@ -69,6 +71,9 @@ for (const method of Object.keys(METHODS)) {
 const stepsFor = (method, operations) => Math.max(1, Math.round(operations / perStep[method]));
 
 const RL_STEPS = 60;
+const thenRl = (distilled, steps, seed) =>
+  grpo(last(distilled), THEN_RL_RATE, ['--steps', `${steps}`, '--seed', `${seed}`]);
+let rlPerStep = null;
 const rows = [];
 const row = (seed, arm, parts) => {
   const { before, after } = { before: parts[0].before, after: parts.at(-1).after };
@@ -85,10 +90,7 @@ const row = (seed, arm, parts) => {
   write();
 };
 for (const seed of seeds) {
-  const rl = retort(
-    `rl-${seed}`,
-    grpo(last(base), STUDENT_RATE, ['--steps', `${RL_STEPS}`, '--seed', `${seed}`]),
-  );
+  const rl = retort(`rl-${seed}`, grpo(last(base), RL_RATE, ['--steps', `${RL_STEPS}`, '--seed', `${seed}`]));
   row(seed, 'base', [
     { before: rl.before, after: rl.before, operations: { trained: 0, generated: 0 }, seconds: 0 },
   ]);
@@ -98,14 +100,15 @@ for (const seed of seeds) {
     row(seed, `distilled, ${method}`, [
       retort(`${method}-${seed}`, distill(method, stepsFor(method, budget), seed)),
     ]);
-  // Half of it on answers, the rest on RL: as many steps as the first half left.
+  // Half of it on answers, the rest on RL. What a step costs depends on how long its completions get: a first run tells.
   const half = retort(`half-${seed}`, distill('responses', stepsFor('responses', budget / 2), seed));
-  const rest = Math.max(1, Math.round((RL_STEPS * (budget - spent(half))) / budget));
-  const more = ['--steps', `${rest}`, '--seed', `${seed}`];
-  row(seed, 'distilled (responses), then RL', [
-    half,
-    retort(`then-rl-${seed}`, grpo(last(half), STUDENT_RATE, more)),
-  ]);
+  const left = budget - spent(half);
+  rlPerStep ??= spent(retort('rehearsal-then-rl', thenRl(half, RL_STEPS / 3, seed))) / (RL_STEPS / 3);
+  const then = retort(`then-rl-${seed}`, thenRl(half, Math.max(1, Math.round(left / rlPerStep)), seed));
+  row(seed, 'half distilled (responses), then RL', [half, then]);
+  const whole = retort(`responses-${seed}`, distill('responses', stepsFor('responses', budget), seed));
+  const beyond = retort(`beyond-${seed}`, thenRl(whole, RL_STEPS / 2, seed));
+  row(seed, 'beyond equal compute: distilled (responses), then RL', [whole, beyond]);
 }
 
 function write() {
