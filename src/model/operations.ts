@@ -18,9 +18,14 @@ export function forwardOperations(config: LlamaConfig, from: number, to: number)
   return 2 * workingParameters(config) * (to - from) + attention;
 }
 
+/** Operations of reading whole sequences of these lengths once. */
+export function readingOperations(config: LlamaConfig, lengths: readonly number[]): number {
+  return lengths.reduce((sum, n) => sum + forwardOperations(config, 0, n), 0);
+}
+
 /** Operations of training on whole sequences of these lengths: forward and backward. */
 export function trainingOperations(config: LlamaConfig, lengths: readonly number[]): number {
-  return lengths.reduce((sum, n) => sum + 3 * forwardOperations(config, 0, n), 0);
+  return 3 * readingOperations(config, lengths);
 }
 
 /** Operations of completing a prompt: the prompt once, then each completion. */

@@ -2,12 +2,13 @@
 
 import type { Critic } from '../model/critic.js';
 import type { Llama } from '../model/llama.js';
+import { readingOperations } from '../model/operations.js';
 import { gae } from '../objective/gae.js';
 import { moments } from '../objective/moments.js';
 import { tokenRewards } from '../objective/token-rewards.js';
 import { whiten } from '../objective/whiten.js';
 import { mean } from '../reward/statistics.js';
-import { type Continued, completionLogprobs, tokenNumbers } from './packing.js';
+import { type Continued, completionLogprobs, tokenNumbers, tokensOf } from './packing.js';
 import type { PpoOptions } from './ppo-options.js';
 import {
   type Job,
@@ -40,6 +41,8 @@ export interface PpoBatch {
   readonly nextProblem: number;
   readonly tokens: number;
   readonly promptTokens: number;
+  /** Of valuing the completions, and of reading them with the reference. */
+  readonly operations: number;
   readonly metrics: Readonly<Record<string, number>>;
 }
 
@@ -96,6 +99,10 @@ export async function sampleBatch(
     nextProblem: firstProblem + problems,
     tokens: all.reduce((sum, s) => sum + s.completion.ids.length, 0),
     promptTokens,
+    operations: [critic.trunk, ...(reference ? [reference] : [])].reduce(
+      (sum, { config }) => sum + readingOperations(config, texts.map(tokensOf)),
+      0,
+    ),
     metrics: {
       ...rewardMetrics(all),
       ...lengthMetrics(all),

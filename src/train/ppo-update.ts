@@ -1,10 +1,12 @@
 // The update half of a PPO step: several epochs of clipped updates of policy and critic over the step's completions.
 import type { Critic } from '../model/critic.js';
+import { trainingOperations } from '../model/operations.js';
 import { moments } from '../objective/moments.js';
 import type { ValueLossSums } from '../objective/value-loss.js';
 import { permutation } from '../random.js';
 import { mean } from '../reward/statistics.js';
 import { type Optimizer, stepOrSkip } from './optimizer.js';
+import { tokensOf } from './packing.js';
 import type { Policy } from './policy.js';
 import {
   accumulatePolicyGradient,
@@ -82,7 +84,7 @@ export async function updateActorCritic(
   o: PpoOptions,
   step: number,
   warn: (message: string) => void,
-): Promise<{ metrics: Record<string, number>; trainedTokens: number }> {
+): Promise<{ metrics: Record<string, number>; trainedTokens: number; operations: number }> {
   const { optimizer, criticOptimizer } = models;
   const learningRate = learningRateAt(step - 1, o.steps, o);
   const criticRate = learningRateAt(step - 1, o.steps, { ...o, learningRate: o.criticLearningRate });
@@ -94,6 +96,12 @@ export async function updateActorCritic(
   const norms: (number | null)[] = [];
   const criticNorms: (number | null)[] = [];
   let trainedTokens = 0;
+  let operations = 0;
+  const trained = [
+    ...(policyLearns ? [models.policy.llama] : []),
+    // Counted as if it had a head of logits too: less than a hundredth.
+    ...(models.critic.shared ? [] : [models.critic.trunk]),
+  ];
   const stepOf = (part: typeof optimizer, rate: number) =>
     stepOrSkip(part, rate, o.onNonFinite, (m) => warn(`step ${step}: ${m}`));
   optimizer.clearGradients();
@@ -106,12 +114,18 @@ export async function updateActorCritic(
       const minibatch = Array.from(order.subarray(start, end), (i) => learned[i]);
       losses.push(await accumulateLosses(models, minibatch, objective, policyLearns));
       trainedTokens += minibatch.reduce((n, s) => n + s.promptIds.length + s.completionIds.length, 0);
+      const lengths = minibatch.map(tokensOf);
+      for (const { config } of trained) operations += trainingOperations(config, lengths);
       if (policyLearns) norms.push(stepOf(optimizer, learningRate));
       criticNorms.push(stepOf(criticOptimizer, criticRate));
     }
   }
   const rates = { lr: learningRate, critic_lr: criticRate };
-  return { metrics: { ...lossMetrics(losses), ...normMetrics(norms, criticNorms), ...rates }, trainedTokens };
+  return {
+    metrics: { ...lossMetrics(losses), ...normMetrics(norms, criticNorms), ...rates },
+    trainedTokens,
+    operations,
+  };
 }
 
 function toLearnedSample({ completion, values, advantages, returns }: PpoSample): LearnedSample {

@@ -76,6 +76,11 @@ for (const [name, options] of learners)
     const share = criticMemory.parameters / policy;
     if (options.sharedTrunk) assert.equal(criticMemory.parameters, 4 * 32);
     else assert.ok(options.criticModel ? share < 0.4 : share > 0.8 && share < 1.1, `${share}`);
+    const { trained, generated } = result.operations;
+    // Each completion is valued once and learned from twice, by the policy and by a critic of its own.
+    const ratio = trained / generated;
+    const [least, most] = options.sharedTrunk ? [5, 9] : options.criticModel ? [5, 12] : [10, 20];
+    assert.ok(ratio > least && ratio < most, `${ratio}`);
     assert.equal(criticMemory.optimizer, 2 * criticMemory.parameters);
   });
 

@@ -15,6 +15,7 @@ import type { NamedTensor } from '../checkpoint/safetensors.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { type Critic, freeCritic } from '../model/critic.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
+import { addOperations, NO_OPERATIONS, type Operations } from '../model/operations.js';
 import { aboutCritic, type CriticAbout, makeCritic, remakeCritic } from './critic.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
@@ -22,7 +23,14 @@ import { type PpoOptions, type ppoOptions, settlePpoOptions } from './ppo-option
 import { type PpoSample, sampleBatch, told } from './ppo-rollout.js';
 import { updateActorCritic } from './ppo-update.js';
 import { openActiveRun } from './recorder.js';
-import { countFailures, finiteOnly, type Job, logLine, type Sample } from './rollout.js';
+import {
+  countFailures,
+  finiteOnly,
+  generatingOperations,
+  type Job,
+  logLine,
+  type Sample,
+} from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
 import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
@@ -46,6 +54,7 @@ export interface PpoSummary {
   /** Generated in training, and trained on. */
   readonly tokens: number;
   readonly trainedTokens: number;
+  readonly operations: Operations;
   readonly seconds: number;
   readonly run: string | null;
   readonly saved: string | null;
@@ -68,6 +77,7 @@ interface State {
   readonly tokens: number;
   readonly trainedTokens: number;
   readonly promptTokens: number;
+  readonly operations: Operations;
   readonly seconds: number;
   readonly before: Accuracies | null;
   readonly rewardFailures: Readonly<Record<string, number>>;
@@ -79,6 +89,7 @@ const START: State = {
   tokens: 0,
   trainedTokens: 0,
   promptTokens: 0,
+  operations: NO_OPERATIONS,
   seconds: 0,
   before: null,
   rewardFailures: {},
@@ -175,6 +186,10 @@ async function* run(
         tokens: state.tokens + batch.tokens,
         trainedTokens: state.trainedTokens + update.trainedTokens,
         promptTokens: state.promptTokens + batch.promptTokens,
+        operations: addOperations(state.operations, {
+          trained: batch.operations + update.operations,
+          generated: generatingOperations(policy.llama.config, batch.all, o.numGenerations),
+        }),
         seconds: state.seconds + seconds,
         rewardFailures: countFailures(state.rewardFailures, batch.all),
       };
@@ -198,13 +213,14 @@ async function* run(
     const after = o.evalEnds
       ? await accuracies(job, 'after', onEvaluation).catch(active.stoppedAt(o.steps, state))
       : null;
-    const { before, tokens, trainedTokens, seconds, rewardFailures } = state;
+    const { before, tokens, trainedTokens, operations, seconds, rewardFailures } = state;
     const summary = {
       steps: o.steps,
       before,
       after,
       tokens,
       trainedTokens,
+      operations,
       seconds,
       run: active.dir,
       saved: save(policy),
