@@ -83,7 +83,9 @@ function namesOf(runs: readonly ReportRun[]): string[] {
     const differs = (name: string) =>
       same.some(({ config }) => canonical(config.options[name]) !== canonical(run.config.options[name]));
     const all = new Set(same.flatMap((other) => tellingOptions(other).map(([name]) => name)).filter(differs));
-    const said = [...all].map((name) => brief(name, run.config.options[name]));
+    const said = [...all]
+      .sort((a, b) => telling(a) - telling(b))
+      .map((name) => brief(name, run.config.options[name]));
     const words = said.filter((word) => word !== null && word !== '');
     const name = [run.config.command, ...words.slice(0, MOST_IN_NAME)].join(', ');
     return { name, whole: words.length <= MOST_IN_NAME && !said.includes(null), dir: run.dir };
@@ -91,6 +93,13 @@ function namesOf(runs: readonly ReportRun[]): string[] {
   return names.map(({ name, whole, dir }) =>
     whole && names.filter((other) => other.name === name).length === 1 ? name : `${name} (${basename(dir)})`,
   );
+}
+
+/** What tells runs apart at first sight is said first, how they are measured and kept last. */
+function telling(name: string): number {
+  const first = ['task', 'model'].indexOf(name);
+  if (first >= 0) return first;
+  return /^(eval|save|keep|log)/.test(name) ? 3 : 2;
 }
 
 /** An option in a name: nothing where it is off, null where it is too long. */

@@ -153,6 +153,16 @@ test('runs of the same options but the seed are one series; others are told by w
   assert.match(page.one('#settings').textContent, /retort grpo --model base --task countdown --steps 12/);
 });
 
+test('the task and the model are said before other options', () => {
+  const a = makeRun('a', { options: { task: 'multiply', evalEvery: 5, learningRate: 0.01, model: 'm' } });
+  const b = makeRun('b', { options: { evalEvery: 0 } });
+  const { series } = writeReport({ runs: [a, b], out: OUT() });
+  assert.deepEqual(
+    series.map(({ name }) => name),
+    ['grpo, task multiply, model m, learningRate 0.01 (a)', 'grpo, task countdown, model base, evalEvery 0'],
+  );
+});
+
 test('options that are long or only partly there: the folder is in the name too', () => {
   const a = makeRun('a', { options: { taskOptions: { tasks: ['x', 'y'] } } });
   const b = makeRun('b', { options: { taskOptions: { tasks: ['y', 'x'] } } });
