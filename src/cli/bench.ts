@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { Argument, type Command } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
-import { matmul, pack } from '../compute/op/linear/linear.js';
+import { matmul, matmulColumns, pack } from '../compute/op/linear/linear.js';
 import { refuse } from '../errors.js';
 import { disassemble } from './bench-disassemble.js';
 import { type Measured, measure } from './bench-measure.js';
@@ -179,13 +179,16 @@ function timeMatmul(
   const c = device.temporary([m, n]);
   device.fill(a, 0.5);
   device.fill(source, 0.25);
-  const b = pack(device, source, k, n, false);
+  const packed = pack(device, source, k, n, false);
   const lda = layout === 'rows' ? k : m;
   const flops = 2 * m * k * n;
   // Small products are repeated until a run takes some 20 ms.
   const repeats = Math.ceil(5e8 / flops);
   const measured = measure(device, runs, repeats * flops, () => {
-    for (let i = 0; i < repeats; i++) matmul(device, { a, layout, b, c, m, lda });
+    for (let i = 0; i < repeats; i++) {
+      if (layout === 'rows') matmul(device, { a, b: packed, c, m, lda });
+      else matmulColumns(device, { a, b: source, c, m, n, k, lda, add: false });
+    }
   });
   device.rewind(mark);
   return { measured, gflops: (repeats * flops) / measured.seconds / 1e9 };

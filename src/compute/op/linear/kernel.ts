@@ -7,6 +7,7 @@ import {
   type Buffer,
   type Builder,
   buildKernel,
+  type F32,
   type I32,
   type Variable,
   type Vec,
@@ -14,41 +15,41 @@ import {
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { LINE } from '../prefetch.js';
 
-/** Vectors across a tile. */
-const TILE_VECTORS = 2;
+/** Vectors across a panel. */
+const PANEL_VECTORS = 2;
 /** Steps of k that a panel is asked for before it is read. */
 const AHEAD = 64;
-/** Rows of a tile: accumulators, the panel's vectors and one broadcast fill the vector registers. */
+/** Tiles side by side in a group of packed A: whole vectors of rows. */
+const GROUP_TILES = 8;
+/** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
+const PACKED_ROWS = 480;
+
+/** Panels side by side in a tile: with twice the registers, twice the vectors make use of each broadcast. */
+function tilePanels(target: TargetInfo): number {
+  return target.vectorRegisters >= 32 ? 2 : 1;
+}
+/** Rows of a tile: accumulators, the panels' vectors and one broadcast fill the vector registers. */
 export function tileRows(target: TargetInfo): number {
-  return Math.floor((target.vectorRegisters - TILE_VECTORS - 1) / TILE_VECTORS);
+  const vectors = PANEL_VECTORS * tilePanels(target);
+  return Math.floor((target.vectorRegisters - vectors - 1) / vectors);
 }
 export function panelWidth(target: TargetInfo): number {
-  return TILE_VECTORS * target.lanes;
+  return PANEL_VECTORS * target.lanes;
 }
-/** Steps of k between reloads of the accumulators: a panel's part, at most 32 KiB, stays in the first-level cache. */
+/** Steps of k between reloads of the accumulators: a tile's part of B, at most 16 KiB, stays in the first-level cache. */
 function kBlock(target: TargetInfo): number {
-  return Math.min(512, 8192 / panelWidth(target));
+  return Math.min(512, 4096 / (tilePanels(target) * panelWidth(target)));
 }
-
-/**
- * How A lies in memory: `rows` is [m, k] with `lda` elements from row to row; `tiles` is [tiles, k, tileRows] with `lda`
- * elements from tile to tile.
- */
-export type Layout = 'rows' | 'tiles';
-
 /** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
 function rowBlock(target: TargetInfo): number {
   const rows = tileRows(target);
   return rows * Math.round(96 / rows);
 }
 
-/**
- * C[m, n] = A B, or C = D + A B, where D may be C. An item is a panel where `byPanels`, else a row of layout `rows` and a
- * tile of layout `tiles`.
- */
-export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
+/** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
+export function matmulKernel(target: TargetInfo): Kernel {
   return buildKernel(
-    `matmul-${layout}`,
+    'matmul',
     target,
     {
       a: 'f32*',
@@ -58,6 +59,7 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
       m: 'i32',
       n: 'i32',
       k: 'i32',
+      /** Elements from row to row of A. */
       lda: 'i32',
       /** Elements from row to row of D. */
       ldd: 'i32',
@@ -72,50 +74,116 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
     },
     (b, p) => {
       const width = panelWidth(target);
-      const rows = tileRows(target);
-      const unit = layout === 'rows' ? 1 : rows;
-      const firstRow = b.select(p.byPanels, b.int(0), b.mul(b.begin, unit));
-      const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, unit)));
+      const firstRow = b.select(p.byPanels, b.int(0), b.begin);
+      const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.end));
       const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
       const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
-      const kChunk = b.select(p.wholeK, p.k, b.int(kBlock(target)));
+      // At least 1, which only proves that no index below is negative.
+      const kChunk = b.max(1, b.select(p.wholeK, p.k, b.int(kBlock(target))));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
+      const panelSize = b.mul(p.k, width);
       b.loop(firstRow, lastRow, rowBlock(target), (blockStart) => {
         const blockEnd = b.min(lastRow, b.add(blockStart, rowBlock(target)));
-        const whole = b.sub(blockEnd, b.rem(b.sub(blockEnd, blockStart), rows));
         b.loop(0, kChunks, 1, (chunk) => {
           const chunkStart = b.mul(chunk, kChunk);
           const chunkEnd = b.min(p.k, b.add(chunkStart, kChunk));
-          b.loop(firstPanel, lastPanel, 1, (panel) => {
-            const column = b.mul(panel, width);
-            const columns = b.sub(p.n, column);
-            const panelStart = b.mul(b.mul(panel, p.k), width);
-            b.loop(chunkStart, chunkEnd, kBlock(target), (k0) => {
-              const k1 = b.min(p.k, b.add(k0, kBlock(target)));
-              const tile = (count: number, row: I32) =>
-                matmulTile(b, {
+          strips(b, target, firstPanel, lastPanel, (panel, panels) => {
+            const panelStarts = panelsFrom(b, b.mul(panel, panelSize), panelSize, panels);
+            const ahead = b.select(p.wholeK, b.int(AHEAD * width), b.mul(panelSize, panels));
+            b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
+              tiles(b, target, blockStart, blockEnd, (row, count, first) => {
+                const rowStart = Array.from({ length: count }, (_, r) => b.mul(b.add(row, r), p.lda));
+                matmulTile(b, target, {
                   ...p,
-                  ldc: p.n,
-                  layout,
-                  width,
-                  tileRows: rows,
-                  count,
                   row,
-                  k0,
-                  k1,
-                  column,
-                  columns,
-                  panelStart,
+                  count,
+                  column: b.mul(panel, width),
+                  panels: p.b,
+                  panelStarts,
+                  begin: k0,
+                  end: b.min(p.k, b.add(k0, kBlock(target))),
+                  continues: b.lt(0, k0),
+                  elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
+                  ahead: first ? ahead : undefined,
                 });
-              b.loop(blockStart, whole, rows, (row) => tile(rows, row));
-              let row = whole;
-              for (const count of [8, 4, 2, 1]) {
-                if (count >= rows) continue;
-                const start = row;
-                const some = b.le(count, b.sub(blockEnd, start));
-                b.if(some, () => tile(count, start));
-                row = b.add(start, b.mul(some, count));
-              }
+              }),
+            );
+          });
+        });
+      });
+    },
+    { keepsVectors: true },
+  );
+}
+
+/**
+ * C[m, n] = A^T B, or C + A^T B, with A[k, m] and B[k, n] as they lie in memory. Steps of k are packed and multiplied in
+ * turns, so that what is packed is read from the cache. An item is a panel where `byPanels`, else a tile of rows.
+ */
+export function matmulColumnsKernel(target: TargetInfo): Kernel {
+  return buildKernel(
+    'matmul-columns',
+    target,
+    {
+      a: 'f32*',
+      b: 'f32*',
+      c: 'f32*',
+      /** Scratch memory for packed A and packed B, and elements of each for a part. */
+      packedA: 'f32*',
+      packedB: 'f32*',
+      sizeA: 'i32',
+      sizeB: 'i32',
+      m: 'i32',
+      n: 'i32',
+      k: 'i32',
+      lda: 'i32',
+      /** Whether C is added to. */
+      add: 'i32',
+      byPanels: 'i32',
+    },
+    (b, p) => {
+      const width = panelWidth(target);
+      const rows = tileRows(target);
+      const group = GROUP_TILES * rows;
+      const steps = packedSteps(target);
+      const firstRow = b.select(p.byPanels, b.int(0), b.mul(b.begin, rows));
+      const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, rows)));
+      const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
+      const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
+      const firstColumn = b.mul(firstPanel, width);
+      const columns = b.sub(b.min(p.n, b.mul(lastPanel, width)), firstColumn);
+      const atA = b.mul(b.part, p.sizeA);
+      const atB = b.mul(b.part, p.sizeB);
+      b.loop(firstRow, lastRow, PACKED_ROWS, (blockStart) => {
+        const blockEnd = b.min(lastRow, b.add(blockStart, PACKED_ROWS));
+        b.loop(0, p.k, steps, (k0) => {
+          const end = b.min(steps, b.sub(p.k, k0));
+          const fromA = b.add(b.mul(k0, p.lda), blockStart);
+          const height = b.sub(blockEnd, blockStart);
+          packSteps(b, { source: p.a, from: fromA, distance: p.lda, columns: height }, p.packedA, atA, group, steps, end);
+          const fromB = b.add(b.mul(k0, p.n), firstColumn);
+          packSteps(b, { source: p.b, from: fromB, distance: p.n, columns }, p.packedB, atB, width, steps, end);
+          strips(b, target, firstPanel, lastPanel, (panel, panels) => {
+            const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), steps * width));
+            const panelStarts = panelsFrom(b, panelStart, b.int(steps * width), panels);
+            tiles(b, target, blockStart, blockEnd, (row, count) => {
+              const at = b.sub(row, blockStart);
+              const groupStart = b.add(atA, b.add(b.mul(b.div(at, group), steps * group), b.rem(at, group)));
+              matmulTile(b, target, {
+                ...p,
+                row,
+                count,
+                column: b.mul(panel, width),
+                panels: p.packedB,
+                panelStarts,
+                begin: b.int(0),
+                end,
+                continues: b.or(p.add, b.lt(0, k0)),
+                elements: (k) => {
+                  const from = b.add(groupStart, b.mul(k, group));
+                  return (r) => b.load(p.packedA, from, r);
+                },
+              });
             });
           });
         });
@@ -125,151 +193,197 @@ export function matmulKernel(target: TargetInfo, layout: Layout): Kernel {
   );
 }
 
-interface Tile {
-  a: Buffer<'f32'>;
-  b: Buffer<'f32'>;
-  c: Buffer<'f32'>;
-  d: Buffer<'f32'>;
-  lda: I32;
-  ldc: I32;
-  ldd: I32;
-  add: I32;
-  layout: Layout;
-  width: number;
-  /** Rows of a whole tile, and of this one. */
-  tileRows: number;
-  count: number;
-  row: I32;
-  k0: I32;
-  k1: I32;
-  column: I32;
-  /** Columns from `column` to the end of C. */
-  columns: I32;
-  panelStart: I32;
+/** Steps of k that the product by columns packs at once. */
+function packedSteps(target: TargetInfo): number {
+  return Math.min(128, kBlock(target));
 }
 
-function matmulTile(b: Builder, t: Tile): void {
+/** Elements of scratch memory that a part of the product by columns takes for so many rows and panels. */
+export function packedSizes(target: TargetInfo, rows: number, panels: number): { a: number; b: number } {
+  const group = GROUP_TILES * tileRows(target);
+  const steps = packedSteps(target);
+  return {
+    a: steps * group * Math.ceil(Math.min(rows, PACKED_ROWS) / group),
+    b: steps * panels * panelWidth(target),
+  };
+}
+
+/** Calls body for panels from first to last, as many at once as a tile is wide, then one by one. */
+function strips(
+  b: Builder,
+  target: TargetInfo,
+  first: I32,
+  last: I32,
+  body: (panel: I32, panels: number) => void,
+): void {
+  const side = tilePanels(target);
+  if (side === 1) {
+    b.loop(first, last, 1, (panel) => body(panel, 1));
+    return;
+  }
+  const whole = b.sub(last, b.rem(b.sub(last, first), side));
+  b.loop(first, whole, side, (panel) => body(panel, side));
+  b.loop(whole, last, 1, (panel) => body(panel, 1));
+}
+
+function panelsFrom(b: Builder, start: I32, size: I32, panels: number): I32[] {
+  return Array.from({ length: panels }, (_, i) => (i === 0 ? start : b.add(start, size)));
+}
+
+/** Calls body for the rows from start to end: whole tiles, of which the first is told apart, then smaller ones. */
+function tiles(
+  b: Builder,
+  target: TargetInfo,
+  start: I32,
+  end: I32,
+  body: (row: I32, count: number, first: boolean) => void,
+): void {
+  const rows = tileRows(target);
+  const whole = b.sub(end, b.rem(b.sub(end, start), rows));
+  const second = b.min(whole, b.add(start, rows));
+  b.loop(start, second, rows, (row) => body(row, rows, true));
+  b.loop(second, whole, rows, (row) => body(row, rows, false));
+  let row = whole;
+  for (const count of [4, 2, 1]) {
+    const from = row;
+    const some = b.le(count, b.sub(end, from));
+    b.if(some, () => body(from, count, true));
+    row = b.add(from, b.mul(some, count));
+  }
+}
+
+interface Tile {
+  c: Buffer<'f32'>;
+  /** What the product is added to, where `add` holds, and its distance from row to row. */
+  d?: Buffer<'f32'>;
+  ldd?: I32;
+  add: I32;
+  n: I32;
+  row: I32;
+  count: number;
+  /** First column of C. */
+  column: I32;
+  panels: Buffer<'f32'>;
+  panelStarts: readonly I32[];
+  /** Steps of k, as the panels and A's elements count them. */
+  begin: I32;
+  end: I32;
+  /** Whether C holds the sum so far. */
+  continues: I32;
+  /** A's elements at a step of k, by row of the tile. */
+  elements: (k: I32) => (r: number) => F32;
+  /** Elements from what is read of B to what is asked for meanwhile, by one tile for all that share the panels. */
+  ahead?: I32;
+}
+
+function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   const { lanes } = b;
-  const rows = t.tileRows;
-  const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.ldc), t.column));
+  const width = panelWidth(target);
+  const tileVectors = PANEL_VECTORS * t.panelStarts.length;
+  const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.n), t.column));
   const acc: Variable<'vec'>[][] = cAt.map(() =>
-    Array.from({ length: TILE_VECTORS }, () => b.variable<'vec'>(b.zero())),
+    Array.from({ length: tileVectors }, () => b.variable<'vec'>(b.zero())),
   );
-  const inside = b.le(t.width, t.columns);
+  const columns = b.sub(t.n, t.column);
+  const inside = b.le(tileVectors * lanes, columns);
   /** Calls body with a lane count where the tile hangs over the right edge. */
   const atEdge = (body: (count: (v: number) => I32 | undefined) => void) =>
     b.if(
       inside,
       () => body(() => undefined),
-      () => body((v) => b.sub(t.columns, v * lanes)),
+      () => body((v) => b.sub(columns, v * lanes)),
     );
   const each = (body: (r: number, v: number) => void) => {
-    for (let r = 0; r < t.count; r++) for (let v = 0; v < TILE_VECTORS; v++) body(r, v);
+    for (let r = 0; r < t.count; r++) for (let v = 0; v < tileVectors; v++) body(r, v);
   };
   const start = (from: Buffer<'f32'>, at: readonly I32[]) =>
     atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(from, at[r], count(v), v * lanes))));
-  b.if(
-    b.lt(0, t.k0),
-    () => start(t.c, cAt),
-    () =>
+  const { d, ldd } = t;
+  if (d && ldd) {
+    const plus = () =>
       b.if(t.add, () => {
-        const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), t.ldd), t.column));
-        start(t.d, dAt);
+        const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), ldd), t.column));
+        start(d, dAt);
         // The next tile's.
-        const below = b.mul(t.ldd, rows);
+        const below = b.mul(ldd, tileRows(target));
         for (const at of dAt)
-          for (let line = 0; line < t.width; line += LINE) b.prefetch(t.d, b.add(at, below), line);
-      }),
-  );
-  const rowStart = cAt.map((_, r) => b.mul(b.add(t.row, r), t.lda));
+          for (let line = 0; line < tileVectors * lanes; line += LINE) b.prefetch(d, b.add(at, below), line);
+      });
+    b.if(t.continues, () => start(t.c, cAt), plus);
+  } else b.if(t.continues, () => start(t.c, cAt));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
   // before the sums, which then do not fit the registers (half the speed). Later versions do as well either way.
-  const tileStart = t.layout === 'tiles' ? b.add(b.mul(b.div(t.row, rows), t.lda), b.rem(t.row, rows)) : null;
-  const step = (k: I32) => {
-    const panelAt = b.add(t.panelStart, b.mul(k, t.width));
-    for (let line = 0; line < t.width; line += LINE) b.prefetch(t.b, panelAt, AHEAD * t.width + line);
+  b.loop(t.begin, t.end, 1, (k) => {
+    const deep = b.mul(k, width);
     const vectors: Vec[] = [];
-    for (let v = 0; v < TILE_VECTORS; v++) vectors.push(b.loadVec(t.b, panelAt, undefined, v * lanes));
-    const columnAt = tileStart && b.add(tileStart, b.mul(k, rows));
-    for (let r = t.count - 1; r >= 0; r--) {
-      const a = columnAt ? b.load(t.a, columnAt, r) : b.load(t.a, b.add(rowStart[r], k));
-      const broadcast = b.splat(a);
-      for (let v = 0; v < TILE_VECTORS; v++) acc[r][v].set(b.mulAdd(broadcast, vectors[v], acc[r][v].get()));
+    for (const start of t.panelStarts) {
+      const panelAt = b.add(start, deep);
+      if (t.ahead !== undefined)
+        for (let line = 0; line < width; line += LINE) b.prefetch(t.panels, b.add(panelAt, t.ahead), line);
+      for (let v = 0; v < PANEL_VECTORS; v++) vectors.push(b.loadVec(t.panels, panelAt, undefined, v * lanes));
     }
-  };
-  b.loop(t.k0, t.k1, 1, step);
+    const element = t.elements(k);
+    for (let r = t.count - 1; r >= 0; r--) {
+      const broadcast = b.splat(element(r));
+      for (let v = 0; v < tileVectors; v++) acc[r][v].set(b.mulAdd(broadcast, vectors[v], acc[r][v].get()));
+    }
+  });
   atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
 }
 
-/**
- * Packs A[k, m] (row distance lda) into tiles of its columns; what a tile has past the last column is unspecified. An item
- * is a tile. Whole vectors are written, of which the next step's overwrite what is too much; at the tile's end they are cut.
- */
-export function packTilesKernel(target: TargetInfo): Kernel {
-  return buildKernel(
-    'pack-tiles',
-    target,
-    { source: 'f32*', packed: 'f32*', m: 'i32', k: 'i32', lda: 'i32' },
-    (b, p) => {
-      const rows = tileRows(target);
-      const vectors = Array.from({ length: Math.ceil(rows / b.lanes) }, (_, v) => v * b.lanes);
-      // Whole vectors of these would reach past the tile's end.
-      const cutSteps = Math.ceil((vectors.length * b.lanes - rows) / rows);
-      b.items((tile) => {
-        const row = b.mul(tile, rows);
-        const start = b.mul(b.mul(tile, p.k), rows);
-        const last = b.max(0, b.sub(p.k, cutSteps));
-        const columns = b.sub(p.m, row);
-        const copy = (count: (lane: number) => I32 | undefined) => {
-          const move = (k: I32, cut: boolean) => {
-            const from = b.add(row, b.mul(k, p.lda));
-            const to = b.add(start, b.mul(k, rows));
-            for (const lane of vectors) {
-              const size = cut && rows - lane < b.lanes ? b.int(rows - lane) : undefined;
-              b.store(p.packed, to, b.loadVec(p.source, from, count(lane), lane), size, lane);
-            }
-          };
-          b.loop(0, last, 1, (k) => move(k, false));
-          b.loop(last, p.k, 1, (k) => move(k, true));
-        };
-        b.if(
-          b.le(b.lanes * vectors.length, columns),
-          () => copy(() => undefined),
-          () => copy((lane) => b.sub(columns, lane)),
-        );
-      });
-    },
-  );
+/** Packs B[k, n] (row distance ldb) into panels. An item is a step of k. */
+export function packKernel(target: TargetInfo): Kernel {
+  const fields = { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldb: 'i32' } as const;
+  return buildKernel('pack', target, fields, (b, p) => {
+    // Few pages at a time are touched by blocks of steps.
+    b.loop(b.begin, b.end, 64, (k0) => {
+      const from = b.mul(k0, p.ldb);
+      const steps = b.min(64, b.sub(b.end, k0));
+      const width = panelWidth(target);
+      packSteps(
+        b,
+        { source: p.source, from, distance: p.ldb, columns: p.n },
+        p.packed,
+        b.mul(k0, width),
+        width,
+        p.k,
+        steps,
+      );
+    });
+  });
 }
 
-/** Packs B[k, n] (row distance ldb) into panels. An item is a panel. */
-export function packKernel(target: TargetInfo): Kernel {
-  return buildKernel(
-    'pack',
-    target,
-    { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldb: 'i32' },
-    (b, p) => {
-      const width = panelWidth(target);
-      b.items((panel) => {
-        const column = b.mul(panel, width);
-        const columns = b.sub(p.n, column);
-        const start = b.mul(b.mul(panel, p.k), width);
-        const copy = (count: (v: number) => I32 | undefined) =>
-          b.loop(0, p.k, 1, (k) => {
-            const from = b.add(b.mul(k, p.ldb), column);
-            const to = b.add(start, b.mul(k, width));
-            for (let v = 0; v < TILE_VECTORS; v++) {
-              b.store(p.packed, to, b.loadVec(p.source, from, count(v), v * b.lanes), undefined, v * b.lanes);
-            }
-          });
-        b.if(
-          b.le(width, columns),
-          () => copy(() => undefined),
-          () => copy((v) => b.sub(columns, v * b.lanes)),
-        );
-      });
-    },
-  );
+interface Columns {
+  readonly source: Buffer<'f32'>;
+  /** Where the first element stands. */
+  readonly from: I32;
+  /** Elements from step to step. */
+  readonly distance: I32;
+  readonly columns: I32;
+}
+
+/** Copies some steps of all columns to [columns / width, k, width] from `at` on; the last has zeros past the last column. */
+function packSteps(
+  b: Builder,
+  { source, from, distance, columns }: Columns,
+  packed: Buffer<'f32'>,
+  at: I32,
+  width: number,
+  k: I32 | number,
+  steps: I32,
+): void {
+  const vectors = Array.from({ length: width / b.lanes }, (_, v) => v * b.lanes);
+  const copy = (column: I32, count: (lane: number) => I32 | undefined) => {
+    const start = b.add(from, column);
+    const to = b.add(at, b.mul(column, k));
+    b.loop(0, steps, 1, (step) => {
+      const [source_, packed_] = [b.add(start, b.mul(step, distance)), b.add(to, b.mul(step, width))];
+      for (const lane of vectors) b.store(packed, packed_, b.loadVec(source, source_, count(lane), lane), undefined, lane);
+    });
+  };
+  const whole = b.sub(columns, b.rem(columns, width));
+  b.loop(0, whole, width, (column) => copy(column, () => undefined));
+  b.if(b.lt(whole, columns), () => copy(whole, (lane) => b.sub(b.sub(columns, whole), lane)));
 }
 
 /** Packs the transpose of W[n, k] (row distance ldw) into panels of [k, n]. An item is a panel. */

@@ -5,7 +5,7 @@ import { noise, relativeError, testDevices } from '../../../../test/support/op.j
 import { type Parameter, Tape } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { tileRows } from './kernel.js';
-import { linear, matmul, pack } from './linear.js';
+import { linear, matmul, matmulColumns, pack } from './linear.js';
 import { matmulReference } from './reference.js';
 
 const devices = testDevices();
@@ -20,7 +20,7 @@ interface Product {
   readonly accumulate: boolean;
   /** Elements between the rows of A beyond their own. */
   readonly gap: number;
-  /** Whether B is packed from its transpose. */
+  /** Whether B is packed from its transpose; the product by columns takes it as it is. */
   readonly transposed: boolean;
 }
 
@@ -38,15 +38,13 @@ function run(device: Device, p: Product): Float32Array {
   const { lda, a, b, c } = operands(p);
   const mark = device.mark();
   const into = device.upload(c, 'f32', [p.m, p.n]);
-  const source = device.upload(p.transposed ? transpose(b, p.k, p.n) : b, 'f32');
-  matmul(device, {
-    ...p,
-    a: device.upload(a, 'f32'),
-    b: pack(device, source, p.k, p.n, p.transposed),
-    c: into,
-    lda,
-    add: p.accumulate ? into : undefined,
-  });
+  const source = device.upload(p.transposed && p.layout === 'rows' ? transpose(b, p.k, p.n) : b, 'f32');
+  const left = { m: p.m, a: device.upload(a, 'f32'), c: into, lda };
+  if (p.layout === 'columns') matmulColumns(device, { ...left, n: p.n, k: p.k, b: source, add: p.accumulate });
+  else {
+    const packed = pack(device, source, p.k, p.n, p.transposed);
+    matmul(device, { ...left, b: packed, add: p.accumulate ? into : undefined });
+  }
   const got = device.floats(into).slice();
   device.rewind(mark);
   return got;
@@ -108,7 +106,7 @@ test('a row of a product is the same alone and among others', () => {
     const b = pack(device, device.upload(noise(n * k, 5), 'f32'), k, n, true);
     const product = (a: Float64Array, m: number) => {
       const c = device.temporary([m, n]);
-      const options = { layout: 'rows', b, c, m, lda: k } as const;
+      const options = { b, c, m, lda: k } as const;
       matmul(device, { ...options, a: device.upload(a, 'f32') });
       return device.floats(c).slice();
     };
@@ -125,12 +123,15 @@ test('no rows leave the result alone; shapes that do not fit are refused', () =>
   const b = pack(wasm, wasm.upload(noise(12, 1), 'f32'), 3, 4, false);
   const c = wasm.upload(noise(8, 2), 'f32', [2, 4]);
   const a = wasm.upload(noise(6, 3), 'f32', [2, 3]);
-  const options = { layout: 'rows', a, b, c, lda: 3 } as const;
+  const options = { a, b, c, lda: 3 } as const;
   const before = wasm.floats(c).slice();
   matmul(wasm, { ...options, m: 0 });
   assert.deepEqual(wasm.floats(c), before);
-  for (const wrong of [{ m: 3 }, { m: 2, lda: 4 }, { m: 3, layout: 'columns' }] as const)
+  for (const wrong of [{ m: 3 }, { m: 2, lda: 4 }])
     assert.throws(() => matmul(wasm, { ...options, ...wrong }), /shapes must fit/);
+  const columns = { a, b: c, c: wasm.temporary([3, 4]), m: 3, n: 4, k: 2, lda: 3, add: false };
+  for (const wrong of [{ k: 3 }, { m: 4 }, { n: 5 }, { lda: 4 }])
+    assert.throws(() => matmulColumns(wasm, { ...columns, ...wrong }), /shapes must fit/);
   wasm.rewind(mark);
 });
 

@@ -2,20 +2,19 @@
 import { refuse } from '../../../errors.js';
 import type { Context, Gradient, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
-import type { TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import {
-  type Layout,
+  matmulColumnsKernel,
   matmulKernel,
   packKernel,
-  packTilesKernel,
+  packedSizes,
   packTransposedKernel,
   panelWidth,
   tileRows,
 } from './kernel.js';
 
-/** Rows or tiles for each thread from which on they are shared out; with fewer, panels are. */
-const ROWS_EACH = { rows: 24, tiles: 4 } as const;
+/** Rows for each thread from which on they are shared out; with fewer, panels are. */
+const ROWS_EACH = 24;
 /** Rows whose A stays in the second-level cache with all of k, so that B is read in order. */
 const FEW_ROWS = 128;
 /** Floating-point operations under which waking a second thread does not pay. */
@@ -31,68 +30,73 @@ export interface Packed {
 }
 
 export interface MatmulOptions {
+  /** [m, k], with `lda` elements from row to row. */
   readonly a: Tensor;
-  /** `rows`: A is [m, k]; `columns`: it is [k, m]. */
-  readonly layout: 'rows' | 'columns';
   readonly b: Packed;
   readonly c: Tensor;
   readonly m: number;
-  /** Distance between rows of A as it lies in memory. */
   readonly lda: number;
   /** What the product is added to: C itself, or another [m, n]. */
   readonly add?: Tensor;
 }
 
 /** C[m, n] = A B or C = D + A B. @throws RetortError bad-kernel when the shapes do not fit */
-export function matmul(device: Device, { a, layout, b, c, m, lda, add }: MatmulOptions): void {
+export function matmul(device: Device, { a, b, c, m, lda, add }: MatmulOptions): void {
   const { k, n } = b;
-  const aSize = layout === 'rows' ? (m - 1) * lda + k : (k - 1) * lda + m;
-  if (m > 0 && (aSize > a.size || m * n > c.size || (add && m * n > add.size) || k < 1)) {
-    throw refuse(
-      'bad-kernel',
-      `matrix product [${m}, ${k}] x [${k}, ${n}]`,
-      [a.shape, c.shape],
-      'shapes must fit',
-    );
-  }
-  if (layout === 'rows') {
-    multiply(device, 'rows', { a, b, c, m, lda, add, units: m });
-    return;
-  }
-  // Read down its columns, A would touch a cache line for every element of a tile's step.
-  const rows = tileRows(device.target);
-  const tiles = Math.ceil(m / rows);
-  const mark = device.mark();
-  const packed = device.temporary([tiles, k, rows]);
-  const packTiles = device.kernel('pack-tiles', packTilesKernel);
-  device.launch(packTiles, tiles, [a, packed], [m, k, lda], Math.ceil(PACKED_EACH / (k * rows)));
-  multiply(device, 'tiles', { a: packed, b, c, m, lda: k * rows, add, units: tiles });
-  device.rewind(mark);
-}
-
-/** The product of A as it lies in memory for the kernel: in `units` rows or tiles. */
-function multiply(
-  device: Device,
-  layout: Layout,
-  { a, b, c, m, lda, add, units }: Omit<MatmulOptions, 'layout'> & { readonly units: number },
-): void {
-  const { k, n } = b;
-  const byPanels = !device.isRecording && units < ROWS_EACH[layout] * device.threads;
-  const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : units;
+  if (m > 0 && ((m - 1) * lda + k > a.size || m * n > c.size || (add && m * n > add.size) || k < 1))
+    refuseShapes({ m, k, n }, a, c);
+  const byPanels = !device.isRecording && m < ROWS_EACH * device.threads;
+  const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : m;
   device.launch(
-    device.kernel(KERNELS[layout], BUILD[layout]),
+    device.kernel('matmul', matmulKernel),
     items,
     [a, b.tensor, c, add ?? c],
-    [m, n, k, lda, n, add ? 1 : 0, layout === 'rows' && m <= FEW_ROWS ? 1 : 0, byPanels ? 1 : 0],
+    [m, n, k, lda, n, add ? 1 : 0, m <= FEW_ROWS ? 1 : 0, byPanels ? 1 : 0],
     Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
   );
 }
 
-const KERNELS = { rows: 'matmul-rows', tiles: 'matmul-tiles' } as const;
-const BUILD = {
-  rows: (target: TargetInfo) => matmulKernel(target, 'rows'),
-  tiles: (target: TargetInfo) => matmulKernel(target, 'tiles'),
-} as const;
+export interface ColumnsOptions {
+  /** [k, m], with `lda` elements from row to row. */
+  readonly a: Tensor;
+  /** [k, n]. */
+  readonly b: Tensor;
+  readonly c: Tensor;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly lda: number;
+  /** Whether C is added to. */
+  readonly add: boolean;
+}
+
+/** C[m, n] = A^T B or C + A^T B. @throws RetortError bad-kernel when the shapes do not fit */
+export function matmulColumns(device: Device, { a, b, c, m, n, k, lda, add }: ColumnsOptions): void {
+  if (m > 0 && ((k - 1) * lda + m > a.size || k * n > b.size || m * n > c.size || k < 1))
+    refuseShapes({ m, k, n }, a, c);
+  const { target, threads } = device;
+  const panels = Math.ceil(n / panelWidth(target));
+  const tiles = Math.ceil(m / tileRows(target));
+  // Each thread packs its own part of one side and all of the other, which had better be the smaller.
+  const byPanels = m < n;
+  const sizes = packedSizes(target, m, panels);
+  const mark = device.mark();
+  const packedA = device.temporary([threads, sizes.a]);
+  const packedB = device.temporary([threads, sizes.b]);
+  const items = byPanels ? panels : tiles;
+  device.launch(
+    device.kernel('matmul-columns', matmulColumnsKernel),
+    items,
+    [a, b, c, packedA, packedB],
+    [sizes.a, sizes.b, m, n, k, lda, add ? 1 : 0, byPanels ? 1 : 0],
+    Math.ceil((SERIAL_FLOPS * items) / (2 * m * n * k)),
+  );
+  device.rewind(mark);
+}
+
+function refuseShapes({ m, k, n }: { m: number; k: number; n: number }, a: Tensor, c: Tensor): never {
+  throw refuse('bad-kernel', `matrix product [${m}, ${k}] x [${k}, ${n}]`, [a.shape, c.shape], 'shapes must fit');
+}
 
 /** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
 export function pack(
@@ -106,16 +110,11 @@ export function pack(
   const width = panelWidth(device.target);
   const panels = Math.ceil(n / width);
   const tensor = into ?? device.temporary([panels, k, width]);
-  const kernel = transposed
-    ? device.kernel('pack-transposed', packTransposedKernel)
-    : device.kernel('pack', packKernel);
-  device.launch(
-    kernel,
-    panels,
-    [source, tensor],
-    [n, k, transposed ? k : n],
-    Math.ceil(PACKED_EACH / (k * width)),
-  );
+  const [kernel, items] = transposed
+    ? [device.kernel('pack-transposed', packTransposedKernel), panels]
+    : [device.kernel('pack', packKernel), k];
+  const grain = Math.ceil((PACKED_EACH * items) / (k * n));
+  device.launch(kernel, items, [source, tensor], [n, k, transposed ? k : n], grain);
   return { tensor, k, n };
 }
 
@@ -143,7 +142,7 @@ export function linearInto(device: Device, x: Tensor, w: Parameter, y: Tensor, r
   const [rows, inputs] = matrixShape(x);
   if (rows === 0) return;
   const b = packedWeight(device, w, true);
-  matmul(device, { a: x, layout: 'rows', b, c: y, m: rows, lda: inputs, add: residual });
+  matmul(device, { a: x, b, c: y, m: rows, lda: inputs, add: residual });
 }
 
 /** The gradients of `linearInto` from dy: dx (+)= dy W and, where W is trained, dW += dy^T x. */
@@ -153,13 +152,18 @@ export function linearGradients(device: Device, x: Tensor, w: Parameter, dy: Ten
   if (rows === 0) return;
   const add = dx.accumulate ? dx.tensor : undefined;
   const b = packedWeight(device, w, false);
-  matmul(device, { a: dy, layout: 'rows', b, c: dx.tensor, m: rows, lda: outputs, add });
+  matmul(device, { a: dy, b, c: dx.tensor, m: rows, lda: outputs, add });
   if (!w.gradient) return;
-  const mark = device.mark();
-  const c = w.gradient;
-  const packed = pack(device, x, rows, inputs, false);
-  matmul(device, { a: dy, layout: 'columns', b: packed, c, m: outputs, lda: outputs, add: c });
-  device.rewind(mark);
+  matmulColumns(device, {
+    a: dy,
+    b: x,
+    c: w.gradient,
+    m: outputs,
+    n: inputs,
+    k: rows,
+    lda: outputs,
+    add: true,
+  });
 }
 
 /**

@@ -18,18 +18,22 @@ export interface Allocation {
   readonly spilled: Readonly<Record<RegisterClass, number>>;
 }
 
-// rsp is the stack, rdi the argument block; rax and rdx belong to division and single conditions.
+// rsp is the stack, rdi the argument block; rax and rdx belong to division, single conditions and what lives in memory.
 const GENERAL: readonly Register[] = [1, 6, 8, 9, 10, 11, 3, 5, 12, 13, 14, 15];
+const RCX = 1;
 /** AVX2 has 16 vector registers, AVX-512 has 32. */
 const vectorFile = (lanes: number): Register[] => Array.from({ length: lanes === 16 ? 32 : 16 }, (_, i) => i);
-/** What one instruction can read from memory at most. */
+/** Turns that a loop is taken to make: what is used in a loop matters more than what is used around it, however often. */
+const TURNS = 64;
+/** As many as one instruction reads at most. */
 const SCRATCH = 3;
+const GENERAL_SCRATCH: readonly Register[] = [RCX, 2, 0];
 
 interface Interval {
   readonly virtual: Virtual;
   readonly start: number;
   end: number;
-  /** Reads and writes, each counted ten times for each loop around it. */
+  /** Reads and writes, each counted as often as its loops are taken to turn. */
   uses: number;
   /** A register that would save a move: that of this virtual register. */
   hint?: Virtual;
@@ -43,12 +47,12 @@ export function allocate(code: MachineCode): Allocation {
   if (spills.general === 0 && spills.vector === 0) return { ...full, scratch: { general: [], vector: [] } };
   // What lives in memory passes through registers kept for it, so there are fewer for the rest.
   const files = {
-    general: spills.general > 0 ? GENERAL.slice(SCRATCH) : GENERAL,
+    general: spills.general > 0 ? GENERAL.filter((r) => r !== RCX) : GENERAL,
     vector: spills.vector > 0 ? vectors.slice(SCRATCH) : vectors,
   };
   return {
     ...scan(code, intervals, files),
-    scratch: { general: GENERAL.slice(0, SCRATCH), vector: vectors.slice(0, SCRATCH) },
+    scratch: { general: GENERAL_SCRATCH, vector: vectors.slice(0, SCRATCH) },
   };
 }
 
@@ -63,7 +67,7 @@ function intervalsOf({ instructions, classes, parameters }: MachineCode): Interv
       open.set(virtual, interval);
     }
     interval.end = Math.max(interval.end, position);
-    interval.uses += 10 ** loops.length;
+    interval.uses += TURNS ** loops.length;
     for (const loop of loops) if (interval.start < loop.begin) loop.touched.add(interval);
   };
   for (const virtual of parameters.keys()) touch(virtual, -1);

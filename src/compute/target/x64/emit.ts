@@ -100,8 +100,11 @@ class Emitter {
       if (this.#loaded.has(v)) continue;
       const at = locations[v]!;
       if ('register' in at) continue;
+      if (m.op === 'compare' && v === m.b && v !== m.a) continue;
       const file = this.#code.classes[v];
-      const register = scratch[file][next[file]++];
+      // What is divided goes into rax anyway; the divisor must not lie in rax or rdx.
+      const divided = (m.op === 'div' || m.op === 'rem') && v === m.a;
+      const register = divided ? RAX : scratch[file][next[file]++];
       this.#loaded.set(v, register);
       if ('argument' in at) this.#loadArgument(register, this.#code.parameters.get(v)!);
       else if (file === 'general') this.#asm.general([0x8b], register, this.#slot(at.slot), { wide: true });
@@ -134,6 +137,16 @@ class Emitter {
     const loaded = this.#loaded.get(v);
     if (loaded !== undefined) return loaded;
     return (this.#allocation.locations[v] as { register: Register }).register;
+  }
+
+  /** A general register's place: itself, or the memory it lives in. */
+  #where(v: Virtual): Operand {
+    const loaded = this.#loaded.get(v);
+    if (loaded !== undefined) return loaded;
+    const at = this.#allocation.locations[v]!;
+    if ('register' in at) return at.register;
+    if ('slot' in at) return this.#slot(at.slot);
+    return { base: ARGUMENTS, displacement: this.#code.parameters.get(v)!.offset };
   }
 
   #memory(address: Address): Memory {
@@ -273,7 +286,7 @@ class Emitter {
         asm.general([0x8b], at(m.dst), m.op === 'div' ? RAX : RDX);
         return;
       case 'compare':
-        if (typeof m.b === 'number') asm.general([0x39], at(m.b), at(m.a));
+        if (typeof m.b === 'number') asm.general([0x3b], at(m.a), this.#where(m.b));
         else this.#immediate(7, at(m.a), m.b.immediate, false);
         return;
       case 'truth':
