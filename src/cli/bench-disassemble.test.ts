@@ -5,6 +5,7 @@ import { Code, Decoder, DecoderOptions } from 'iced-x86';
 import { randomKernel } from '../../test/support/random-kernel.js';
 import type { Kernel } from '../compute/kernel/ir.js';
 import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
+import { whyNotX64 } from '../compute/target/x64/detect.js';
 import { disassemble, kernelsInUse } from './bench-disassemble.js';
 
 /** Instructions of the kernel's code; fails at one that is none, or that goes past the code's end. */
@@ -34,8 +35,10 @@ for (const instructions of ['avx2', 'avx512'] as const)
   });
 
 test('a kernel is disassembled by name, and an unknown name lists the known ones', async () => {
-  const [{ kernel, instructions }] = await disassemble('matmul-rows');
-  assert.equal(kernel, 'matmul-rows');
+  const [{ kernel, instructions }] = await disassemble('matmul');
+  assert.equal(kernel, 'matmul');
   assert.ok(instructions.filter((line) => line.includes('vfmadd231ps')).length >= 12);
-  await assert.rejects(disassemble('nothing'), /"nothing"; use one of adamw, .*matmul-rows/s);
+  // The code that runs here: with AVX-512 the tile takes more registers than AVX2 has.
+  if (!whyNotX64('avx512')) assert.ok(instructions.some((line) => line.includes('zmm28')));
+  await assert.rejects(disassemble('nothing'), /"nothing"; use one of adamw, .*matmul, /s);
 });

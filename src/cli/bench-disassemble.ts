@@ -9,8 +9,8 @@ import { withDecoding, withTraining } from './bench-models.js';
 /** Every kernel that training and decoding a small model takes, as built for the x86-64 target. */
 export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
   // The interpreter runs them for any number of lanes, anywhere.
-  const { lanes, fusedMulAdd } = X64_TARGETS[instructions];
-  const device = createDevice({ target: 'interpreter', threads: 1, interpret: { lanes, fusedMulAdd } });
+  const interpret = X64_TARGETS[instructions];
+  const device = createDevice({ target: 'interpreter', threads: 1, interpret });
   try {
     withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());
     withDecoding(device, 16, { batch: 2, tokens: 2 }, (round) => round());
@@ -20,9 +20,9 @@ export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
   }
 }
 
-/** The instructions of the kernels of this name. @throws RetortError bad-input where there is none */
+/** The instructions of the kernels of this name, AVX-512's where they run here and AVX2 is not asked for. @throws RetortError bad-input where there is none */
 export async function disassemble(name: string): Promise<{ kernel: string; instructions: string[] }[]> {
-  const instructions = whyNotX64('avx512') ? 'avx2' : 'avx512';
+  const instructions = process.env.RETORT_TARGET === 'avx2' || whyNotX64('avx512') ? 'avx2' : 'avx512';
   const all = await kernelsInUse(instructions);
   const wanted = all.filter((k) => k.name === name);
   if (wanted.length === 0) {

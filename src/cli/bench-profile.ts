@@ -37,7 +37,9 @@ export function profile(device: Device, steps: number, work: () => void): Profil
   work();
   const costs = new Map<string, Cost>();
   const times = new Map<string, { launches: number; seconds: number }>();
-  const { launch } = device;
+  const { launch, stepwise } = device;
+  // A step that is run again as one list tells nothing of its kernels.
+  device.stepwise = true;
   device.launch = (compiled, items, buffers, scalars, grain) => {
     const { kernel } = compiled;
     const ints = (i: number, at: number) => device.ints(buffers[i])[at];
@@ -80,6 +82,7 @@ export function profile(device: Device, steps: number, work: () => void): Profil
     return { secondsPerStep: total / steps, kernels, outside: 1 - inside };
   } finally {
     device.launch = launch;
+    device.stepwise = stepwise;
   }
 }
 

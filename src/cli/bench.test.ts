@@ -49,6 +49,21 @@ test('work is measured beside the multiply-add loop', async () => {
   }
 });
 
+test('a profile of decoding tells its kernels apart', async () => {
+  const device = createDevice({ threads: 2 });
+  try {
+    const { kernels, outside } = withDecoding(device, 32, { batch: 4, tokens: 6 }, (round) =>
+      profile(device, 6, round),
+    );
+    const launches = (name: string) => kernels.find(({ kernel }) => kernel === name)?.launches ?? 0;
+    // Four layers of four products each, and the head.
+    assert.ok(launches('matmul') >= 17, JSON.stringify(kernels));
+    assert.ok(outside < 1 && !device.stepwise);
+  } finally {
+    await device.close();
+  }
+});
+
 test('a profile counts what the step does, and leaves the device as it was', async () => {
   const device = createDevice({ threads: 2 });
   try {

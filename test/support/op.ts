@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { type Context, type Parameter, Tape } from '../../src/compute/autograd.js';
 import { createDevice, type Device, type DeviceOptions } from '../../src/compute/device/device.js';
+import { X64_TARGETS } from '../../src/compute/target/x64/compile.js';
 import { whyNotX64 } from '../../src/compute/target/x64/detect.js';
 import type { Tensor } from '../../src/compute/tensor.js';
 import { philox } from '../../src/random.js';
@@ -89,8 +90,8 @@ export function testDevices(): TestDevice[] {
   return [
     ...threaded,
     open('interpreter as wasm', 'wasm', interpreter(4, fusedMulAdd)),
-    open('interpreter as AVX2', 'avx2', interpreter(8, true)),
-    open('interpreter as AVX-512', 'avx512', interpreter(16, true)),
+    open('interpreter as AVX2', 'avx2', { ...interpreter(8, true), interpret: X64_TARGETS.avx2 }),
+    open('interpreter as AVX-512', 'avx512', { ...interpreter(16, true), interpret: X64_TARGETS.avx512 }),
     open('interpreter, 8 lanes, not fused', 'b', interpreter(8, false)),
   ];
 }

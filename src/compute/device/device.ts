@@ -20,8 +20,12 @@ export interface DeviceOptions {
   readonly threads?: number;
   /** Default: RETORT_TARGET, else machine code where this machine takes it, else WebAssembly. */
   readonly target?: 'x64' | 'avx2' | 'avx512' | 'wasm' | 'interpreter';
-  /** Interpreter only: how many lanes and whether mulAdd is fused. Default: as WebAssembly here. */
-  readonly interpret?: { readonly lanes: number; readonly fusedMulAdd: boolean };
+  /** Interpreter only: what it takes the chip for, 16 vector registers unless told. Default: as WebAssembly here. */
+  readonly interpret?: {
+    readonly lanes: number;
+    readonly fusedMulAdd: boolean;
+    readonly vectorRegisters?: number;
+  };
   /**
    * Limit of device memory in bytes. Default for machine code: what the machine has; for WebAssembly and the interpreter
    * 4 GiB, which is their maximum.
@@ -439,8 +443,7 @@ function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
       return X64_TARGETS[instructions];
     }
     case 'interpreter': {
-      const { lanes, fusedMulAdd } = interpret ?? wasmTarget();
-      return { name, vectorRegisters: 16, lanes, fusedMulAdd };
+      return { vectorRegisters: 16, ...(interpret ?? wasmTarget()), name };
     }
     default:
       throw refuse('bad-input', 'target (RETORT_TARGET)', name, 'use x64, avx2, avx512, wasm or interpreter');

@@ -160,9 +160,25 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           const end = b.min(steps, b.sub(p.k, k0));
           const fromA = b.add(b.mul(k0, p.lda), blockStart);
           const height = b.sub(blockEnd, blockStart);
-          packSteps(b, { source: p.a, from: fromA, distance: p.lda, columns: height }, p.packedA, atA, group, steps, end);
+          packSteps(
+            b,
+            { source: p.a, from: fromA, distance: p.lda, columns: height },
+            p.packedA,
+            atA,
+            group,
+            steps,
+            end,
+          );
           const fromB = b.add(b.mul(k0, p.n), firstColumn);
-          packSteps(b, { source: p.b, from: fromB, distance: p.n, columns }, p.packedB, atB, width, steps, end);
+          packSteps(
+            b,
+            { source: p.b, from: fromB, distance: p.n, columns },
+            p.packedB,
+            atB,
+            width,
+            steps,
+            end,
+          );
           strips(b, target, firstPanel, lastPanel, (panel, panels) => {
             const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), steps * width));
             const panelStarts = panelsFrom(b, panelStart, b.int(steps * width), panels);
@@ -320,7 +336,8 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
       const panelAt = b.add(start, deep);
       if (t.ahead !== undefined)
         for (let line = 0; line < width; line += LINE) b.prefetch(t.panels, b.add(panelAt, t.ahead), line);
-      for (let v = 0; v < PANEL_VECTORS; v++) vectors.push(b.loadVec(t.panels, panelAt, undefined, v * lanes));
+      for (let v = 0; v < PANEL_VECTORS; v++)
+        vectors.push(b.loadVec(t.panels, panelAt, undefined, v * lanes));
     }
     const element = t.elements(k);
     for (let r = t.count - 1; r >= 0; r--) {
@@ -378,7 +395,8 @@ function packSteps(
     const to = b.add(at, b.mul(column, k));
     b.loop(0, steps, 1, (step) => {
       const [source_, packed_] = [b.add(start, b.mul(step, distance)), b.add(to, b.mul(step, width))];
-      for (const lane of vectors) b.store(packed, packed_, b.loadVec(source, source_, count(lane), lane), undefined, lane);
+      for (const lane of vectors)
+        b.store(packed, packed_, b.loadVec(source, source_, count(lane), lane), undefined, lane);
     });
   };
   const whole = b.sub(columns, b.rem(columns, width));

@@ -40,7 +40,8 @@ function run(device: Device, p: Product): Float32Array {
   const into = device.upload(c, 'f32', [p.m, p.n]);
   const source = device.upload(p.transposed && p.layout === 'rows' ? transpose(b, p.k, p.n) : b, 'f32');
   const left = { m: p.m, a: device.upload(a, 'f32'), c: into, lda };
-  if (p.layout === 'columns') matmulColumns(device, { ...left, n: p.n, k: p.k, b: source, add: p.accumulate });
+  if (p.layout === 'columns')
+    matmulColumns(device, { ...left, n: p.n, k: p.k, b: source, add: p.accumulate });
   else {
     const packed = pack(device, source, p.k, p.n, p.transposed);
     matmul(device, { ...left, b: packed, add: p.accumulate ? into : undefined });

@@ -6,8 +6,8 @@ import { matrixShape, type Tensor } from '../../tensor.js';
 import {
   matmulColumnsKernel,
   matmulKernel,
-  packKernel,
   packedSizes,
+  packKernel,
   packTransposedKernel,
   panelWidth,
   tileRows,
@@ -95,7 +95,12 @@ export function matmulColumns(device: Device, { a, b, c, m, n, k, lda, add }: Co
 }
 
 function refuseShapes({ m, k, n }: { m: number; k: number; n: number }, a: Tensor, c: Tensor): never {
-  throw refuse('bad-kernel', `matrix product [${m}, ${k}] x [${k}, ${n}]`, [a.shape, c.shape], 'shapes must fit');
+  throw refuse(
+    'bad-kernel',
+    `matrix product [${m}, ${k}] x [${k}, ${n}]`,
+    [a.shape, c.shape],
+    'shapes must fit',
+  );
 }
 
 /** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
