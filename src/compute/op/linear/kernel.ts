@@ -19,8 +19,6 @@ import { LINE } from '../prefetch.js';
 const PANEL_VECTORS = 2;
 /** Steps of k that a panel is asked for before it is read. */
 const AHEAD = 64;
-/** Tiles side by side in a group of packed A: whole vectors of rows. */
-const GROUP_TILES = 8;
 /** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
 const PACKED_ROWS = 480;
 
@@ -39,6 +37,16 @@ export function panelWidth(target: TargetInfo): number {
 /** Steps of k between reloads of the accumulators: a tile's part of B, at most 16 KiB, stays in the first-level cache. */
 function kBlock(target: TargetInfo): number {
   return Math.min(512, 4096 / (tilePanels(target) * panelWidth(target)));
+}
+/** Steps of k that are packed at once: a group's rows, some 12 KiB, stay in the first-level cache. */
+function packedSteps(target: TargetInfo): number {
+  return 1024 / target.lanes;
+}
+/** Rows of A packed side by side: tiles that are whole vectors together. */
+function groupRows(target: TargetInfo): number {
+  let rows = tileRows(target);
+  while (rows % target.lanes) rows += tileRows(target);
+  return rows;
 }
 /** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
 function rowBlock(target: TargetInfo): number {
@@ -144,8 +152,8 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
     (b, p) => {
       const width = panelWidth(target);
       const rows = tileRows(target);
-      const group = GROUP_TILES * rows;
-      const steps = packedSteps(target);
+      const group = groupRows(target);
+      const most = packedSteps(target);
       const firstRow = b.select(p.byPanels, b.int(0), b.mul(b.begin, rows));
       const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.mul(b.end, rows)));
       const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
@@ -156,49 +164,38 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
       const atB = b.mul(b.part, p.sizeB);
       b.loop(firstRow, lastRow, PACKED_ROWS, (blockStart) => {
         const blockEnd = b.min(lastRow, b.add(blockStart, PACKED_ROWS));
-        b.loop(0, p.k, steps, (k0) => {
-          const end = b.min(steps, b.sub(p.k, k0));
+        b.loop(0, p.k, most, (k0) => {
+          const steps = b.min(most, b.sub(p.k, k0));
           const fromA = b.add(b.mul(k0, p.lda), blockStart);
-          const height = b.sub(blockEnd, blockStart);
-          packSteps(
-            b,
-            { source: p.a, from: fromA, distance: p.lda, columns: height },
-            p.packedA,
-            atA,
-            group,
-            steps,
-            end,
-          );
           const fromB = b.add(b.mul(k0, p.n), firstColumn);
-          packSteps(
-            b,
-            { source: p.b, from: fromB, distance: p.n, columns },
-            p.packedB,
-            atB,
-            width,
-            steps,
-            end,
-          );
-          strips(b, target, firstPanel, lastPanel, (panel, panels) => {
-            const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), steps * width));
-            const panelStarts = panelsFrom(b, panelStart, b.int(steps * width), panels);
-            tiles(b, target, blockStart, blockEnd, (row, count) => {
-              const at = b.sub(row, blockStart);
-              const groupStart = b.add(atA, b.add(b.mul(b.div(at, group), steps * group), b.rem(at, group)));
-              matmulTile(b, target, {
-                ...p,
-                row,
-                count,
-                column: b.mul(panel, width),
-                panels: p.packedB,
-                panelStarts,
-                begin: b.int(0),
-                end,
-                continues: b.or(p.add, b.lt(0, k0)),
-                elements: (k) => {
-                  const from = b.add(groupStart, b.mul(k, group));
-                  return (r) => b.load(p.packedA, from, r);
-                },
+          const rowsOfA = { source: p.a, from: fromA, distance: p.lda, columns: b.sub(blockEnd, blockStart) };
+          const partOfB = { source: p.b, from: fromB, distance: p.n, columns };
+          packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
+          packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
+          // A group's packed rows stay in the first-level cache, and panels pass by.
+          b.loop(blockStart, blockEnd, group, (groupRow) => {
+            const groupStart = b.add(atA, b.mul(b.sub(groupRow, blockStart), most));
+            const groupEnd = b.min(blockEnd, b.add(groupRow, group));
+            strips(b, target, firstPanel, lastPanel, (panel, panels) => {
+              const panelSize = most * width;
+              const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
+              tiles(b, target, groupRow, groupEnd, (row, count) => {
+                const tileStart = b.add(groupStart, b.sub(row, groupRow));
+                matmulTile(b, target, {
+                  ...p,
+                  row,
+                  count,
+                  column: b.mul(panel, width),
+                  panels: p.packedB,
+                  panelStarts: panelsFrom(b, panelStart, b.int(panelSize), panels),
+                  begin: b.int(0),
+                  end: steps,
+                  continues: b.or(p.add, b.lt(0, k0)),
+                  elements: (k) => {
+                    const from = b.add(tileStart, b.mul(k, group));
+                    return (r) => b.load(p.packedA, from, r);
+                  },
+                });
               });
             });
           });
@@ -209,14 +206,9 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
   );
 }
 
-/** Steps of k that the product by columns packs at once. */
-function packedSteps(target: TargetInfo): number {
-  return Math.min(128, kBlock(target));
-}
-
 /** Elements of scratch memory that a part of the product by columns takes for so many rows and panels. */
 export function packedSizes(target: TargetInfo, rows: number, panels: number): { a: number; b: number } {
-  const group = GROUP_TILES * tileRows(target);
+  const group = groupRows(target);
   const steps = packedSteps(target);
   return {
     a: steps * group * Math.ceil(Math.min(rows, PACKED_ROWS) / group),
@@ -352,20 +344,13 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
 export function packKernel(target: TargetInfo): Kernel {
   const fields = { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldb: 'i32' } as const;
   return buildKernel('pack', target, fields, (b, p) => {
-    // Few pages at a time are touched by blocks of steps.
-    b.loop(b.begin, b.end, 64, (k0) => {
-      const from = b.mul(k0, p.ldb);
-      const steps = b.min(64, b.sub(b.end, k0));
-      const width = panelWidth(target);
-      packSteps(
-        b,
-        { source: p.source, from, distance: p.ldb, columns: p.n },
-        p.packed,
-        b.mul(k0, width),
-        width,
-        p.k,
-        steps,
-      );
+    const width = panelWidth(target);
+    const most = packedSteps(target);
+    // By blocks of steps, so that panel by panel the same few pages are read.
+    b.loop(b.begin, b.end, most, (k0) => {
+      const columns = { source: p.source, from: b.mul(k0, p.ldb), distance: p.ldb, columns: p.n };
+      const into = { packed: p.packed, at: b.mul(k0, width), width, k: p.k };
+      packSteps(b, columns, into, b.min(most, b.sub(b.end, k0)));
     });
   });
 }
@@ -379,24 +364,30 @@ interface Columns {
   readonly columns: I32;
 }
 
-/** Copies some steps of all columns to [columns / width, k, width] from `at` on; the last has zeros past the last column. */
+/** [columns / width, k, width] from `at` on. */
+interface PackedColumns {
+  readonly packed: Buffer<'f32'>;
+  readonly at: I32;
+  readonly width: number;
+  readonly k: I32 | number;
+}
+
+/** Copies some steps of all columns; the last of them are followed by zeros up to the width. */
 function packSteps(
   b: Builder,
   { source, from, distance, columns }: Columns,
-  packed: Buffer<'f32'>,
-  at: I32,
-  width: number,
-  k: I32 | number,
+  { packed, at, width, k }: PackedColumns,
   steps: I32,
 ): void {
   const vectors = Array.from({ length: width / b.lanes }, (_, v) => v * b.lanes);
   const copy = (column: I32, count: (lane: number) => I32 | undefined) => {
     const start = b.add(from, column);
-    const to = b.add(at, b.mul(column, k));
+    const into = b.add(at, b.mul(column, k));
     b.loop(0, steps, 1, (step) => {
-      const [source_, packed_] = [b.add(start, b.mul(step, distance)), b.add(to, b.mul(step, width))];
+      const read = b.add(start, b.mul(step, distance));
+      const written = b.add(into, b.mul(step, width));
       for (const lane of vectors)
-        b.store(packed, packed_, b.loadVec(source, source_, count(lane), lane), undefined, lane);
+        b.store(packed, written, b.loadVec(source, read, count(lane), lane), undefined, lane);
     });
   };
   const whole = b.sub(columns, b.rem(columns, width));

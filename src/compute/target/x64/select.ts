@@ -157,7 +157,7 @@ class Selector {
   #hoist(body: readonly Statement[]): void {
     const access = (buffer: number, index: ValueId, count: ValueId | undefined) => {
       const { terms } = this.#terms(index);
-      const known = terms.findIndex((t) => !this.#held.has(t));
+      const known = terms.findIndex((t) => !this.#isThere(t));
       const prefix = known < 0 ? terms : terms.slice(0, known);
       if (prefix.length > 0) this.#pointer(buffer, prefix);
       if (count !== undefined && this.#held.has(count)) this.#mask(count);
@@ -176,6 +176,12 @@ class Selector {
       }
     };
     visit(body);
+  }
+
+  /** Whether a value is in a register, or a sum of such that so far was only part of addresses. */
+  #isThere(id: ValueId): boolean {
+    if (this.#held.has(id)) return true;
+    return this.#lazy.has(id) && this.#usage.sums.get(id)!.args.every((a) => this.#isThere(a));
   }
 
   #store(s: Extract<Statement, { kind: 'store' }>): void {
