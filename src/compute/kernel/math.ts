@@ -24,9 +24,10 @@ function polynomial(b: Builder, x: V, coefficients: readonly number[]): V {
   return sum;
 }
 
-/** 2^n for an n from -126 to 127 that is a whole number. */
+/** 2^n for an n from -126 to 127 that is a whole number; of NaN 0. */
 function powerOfTwo(b: Builder, n: V): V {
-  return b.bitsToFloat(b.shl(b.add(b.toInt(n), 127), 23));
+  // From 2^23 on a float's last bits count ones: after the sum they are the exponent that is wanted.
+  return b.bitsToFloat(b.shl(b.bitsToInt(b.add(n, 1.5 * 2 ** 23 + 127)), 23));
 }
 
 // ln 2 in two parts; n times the first is exact for exponents n.
@@ -51,7 +52,10 @@ export function exp<T extends Floating>(b: Builder, x: Value<T>): Value<T> {
   const mantissa = b.add(b.mulAdd(b.mul(r, r), tail, r), 1);
   // Two factors: 2^n itself may be no normal number although the result is one. Only the second rounds.
   const half = b.floor(b.mul(n, 0.5));
-  const result = b.mul(b.mul(mantissa, powerOfTwo(b, half)), powerOfTwo(b, b.sub(n, half)));
+  // Where the result is 0 it comes from a factor of 0, not from rounding: some processors take 100 times as long to round
+  // to a denormal, and masked scores are all -Infinity.
+  const second = b.select(b.lt(given, -104), 0, powerOfTwo(b, b.sub(n, half)));
+  const result = b.mul(b.mul(mantissa, powerOfTwo(b, half)), second);
   return result as unknown as Value<T>;
 }
 
