@@ -3,7 +3,7 @@ import { refuse } from '../../../errors.js';
 import type { Context } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { type Tensor, viewOf } from '../../tensor.js';
-import { attendKernel, attentionBackwardKernel, SEQUENCE_WORDS, TILE, TILE_WORDS } from './kernel.js';
+import { attendKernel, attentionBackwardKernel, SEQUENCE_WORDS, TILE_WORDS, tileSizes } from './kernel.js';
 import {
   BLOCK,
   blockSizes,
@@ -31,9 +31,8 @@ export interface AttentionPlan {
   readonly slots: Tensor;
   /** Block tables of all sequences, one after another. i32. */
   readonly tables: Tensor;
-  /** Tiles of TILE rows and of one row: i32[tiles, TILE_WORDS]. */
-  readonly wideTiles: Tensor;
-  readonly narrowTiles: Tensor;
+  /** Tiles by their rows: i32[tiles, TILE_WORDS] each. */
+  readonly tiles: readonly { readonly rows: number; readonly which: Tensor }[];
   /** Scratch elements a row needs: the longest sequence in whole blocks. */
   readonly scratchStride: number;
 }
@@ -59,8 +58,7 @@ export interface Span {
 export function planAttention(device: Device, spans: readonly Span[]): AttentionPlan {
   const slots: number[] = [];
   const tables: number[] = [];
-  const wide: number[] = [];
-  const narrow: number[] = [];
+  const tiles = tileSizes(device.target).map((rows) => ({ rows, which: [] as number[] }));
   let longest = 0;
   for (const { firstRow, rows, position, table } of spans) {
     const end = position + rows;
@@ -78,15 +76,18 @@ export function planAttention(device: Device, spans: readonly Span[]): Attention
       slots[firstRow + i] = table[Math.floor(at / BLOCK)] * BLOCK + (at % BLOCK);
     }
     let i = 0;
-    for (; i + TILE <= rows; i += TILE) wide.push(firstRow + i, tables.length, position + i);
-    for (; i < rows; i++) narrow.push(firstRow + i, tables.length, position + i);
+    for (const tile of tiles)
+      for (; i + tile.rows <= rows; i += tile.rows)
+        tile.which.push(firstRow + i, tables.length, position + i);
     for (let t = 0; t * BLOCK < end; t++) tables.push(table[t]);
   }
   return {
     slots: device.upload(slots, 'i32'),
     tables: device.upload(tables, 'i32'),
-    wideTiles: device.upload(wide, 'i32', [wide.length / TILE_WORDS, TILE_WORDS]),
-    narrowTiles: device.upload(narrow, 'i32', [narrow.length / TILE_WORDS, TILE_WORDS]),
+    tiles: tiles.map(({ rows, which }) => ({
+      rows,
+      which: device.upload(which, 'i32', [which.length / TILE_WORDS, TILE_WORDS]),
+    })),
     scratchStride: Math.ceil(longest / BLOCK) * BLOCK,
   };
 }
@@ -99,8 +100,7 @@ export function planRows(device: Device, rows: number, longest: number): Attenti
   return {
     slots: device.temporary([rows], 'i32'),
     tables: device.temporary([rows, blocks], 'i32'),
-    wideTiles: device.temporary([0, TILE_WORDS], 'i32'),
-    narrowTiles: device.temporary([rows, TILE_WORDS], 'i32'),
+    tiles: [{ rows: 1, which: device.temporary([rows, TILE_WORDS], 'i32') }],
     scratchStride: blocks * BLOCK,
   };
 }
@@ -112,7 +112,7 @@ export function fillRows(
   rows: readonly Pick<Span, 'position' | 'table'>[],
 ): void {
   const [count, blocks] = plan.tables.shape;
-  const [slots, tables, tiles] = [plan.slots, plan.tables, plan.narrowTiles].map((t) => device.ints(t));
+  const [slots, tables, tiles] = [plan.slots, plan.tables, plan.tiles[0].which].map((t) => device.ints(t));
   if (rows.length !== count)
     throw refuse('bad-kernel', `sequences for ${count} rows`, rows.length, 'give one a row');
   for (let row = 0; row < count; row++) {
@@ -196,19 +196,16 @@ export function attend(
     throw refuse('bad-kernel', `queries for ${rows} rows`, qkv.shape, 'shapes must fit');
   const out = device.temporary([rows, heads * headDim]);
   const lse = device.temporary([rows, heads]);
-  for (const [tileRows, tiles] of [
-    [TILE, plan.wideTiles],
-    [1, plan.narrowTiles],
-  ] as const) {
+  for (const { rows: tileRows, which } of plan.tiles) {
     const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
       attendKernel(t, shape, tileRows),
     );
-    const count = tiles.shape[0];
-    const whole = count >= 4 * device.threads && heads * tileRows * plan.scratchStride <= SCORES_NEAR;
+    const count = which.shape[0];
+    const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
     const mark = device.mark();
     const scratch = device.temporary([device.threads, span, tileRows, plan.scratchStride]);
-    const buffers = [qkv, keys, values, tiles, plan.tables, out, lse, scratch];
+    const buffers = [qkv, keys, values, which, plan.tables, out, lse, scratch];
     const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
     device.launch(kernel, (count * heads) / span, buffers, scalars, Math.ceil(4 / span));
     device.rewind(mark);
@@ -241,7 +238,7 @@ export function attention(
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
     storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
-    const scratch = device.temporary([device.threads, 2 * TILE, plan.scratchStride]);
+    const scratch = device.temporary([device.threads, 2 * tileSizes(device.target)[0], plan.scratchStride]);
     device.launch(
       device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
       plan.sequences.shape[0] * shape.kvHeads,

@@ -15,8 +15,10 @@ import { exp, log } from '../../kernel/math.js';
 import { prefetchAll } from '../prefetch.js';
 import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from './layout.js';
 
-/** Queries in a full tile. */
-export const TILE = 4;
+/** Queries in a tile, largest first: with twice the registers there is one of twice the rows. */
+export function tileSizes(target: TargetInfo): readonly number[] {
+  return target.vectorRegisters >= 32 ? [8, 4, 1] : [4, 1];
+}
 /** Numbers that describe a tile to attendKernel: first row, start of its block table, position of the first row. */
 export const TILE_WORDS = 3;
 /** Numbers that describe a sequence to attentionBackwardKernel: first row, rows, first block. */
@@ -71,8 +73,9 @@ function tailCount(b: Builder, n: number, start: number): I32 | undefined {
 /**
  * out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator.
  *
- * An item is one tile and `span` neighbouring heads. A block is read for all of an item's heads before the next block,
- * because it holds them side by side: a long cache is then read in long stretches, at twice the speed.
+ * An item is one tile and `span` neighbouring heads. One row reads a block for all of an item's heads before the next block,
+ * because it holds them side by side: a long cache is then read in long stretches, at twice the speed. Several rows make
+ * more of what they read, and take head by head.
  */
 export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number): Kernel {
   const { heads, kvHeads, headDim } = shape;
@@ -133,40 +136,52 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
               scoreAt: all.map((r) => b.mul(b.add(scores, r), p.scratchStride)),
             });
           });
+        const headIn = (block: I32, kvHead: I32, size: number) =>
+          b.add(b.mul(block, size), b.mul(kvHead, size));
 
-        b.loop(0, blocks, 1, (block) => {
-          const blockKeysAt = b.mul(blockAt(block), headDim * BLOCK);
-          const nextKeysAt = b.mul(nextAt(block), headDim * BLOCK);
+        /** Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. */
+        const score = (block: I32, many: number, { kvHead, queryAt, scoreAt }: Head) => {
           const first = b.mul(block, BLOCK);
-          eachHead(({ kvHead, queryAt, scoreAt }) => {
-            const headAt = b.add(blockKeysAt, b.mul(kvHead, headDim * BLOCK));
-            prefetchAll(b, p.keys, b.add(nextKeysAt, b.mul(kvHead, headDim * BLOCK)), headDim * BLOCK);
-            for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
-              const acc = accumulators(b, rows, vectors);
-              product(
-                b,
-                acc,
-                0,
-                headDim,
-                (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
-                (v, d) => b.loadVec(p.keys, b.add(headAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes),
-              );
-              for (let v = 0; v < vectors; v++) {
-                const lane = start + v * b.lanes;
-                const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
-                for (let r = 0; r < rows; r++) {
-                  const seen = b.lt(key, b.splatInt(b.add(position, r + 1)));
-                  const score = b.select(seen, b.mul(acc[r][v].get(), scale), Number.NEGATIVE_INFINITY);
-                  b.store(p.scratch, b.add(scoreAt[r], first), score, undefined, lane);
-                }
-              }
-            }
-          });
-        });
+          const keysOf = Array.from({ length: many }, (_, i) =>
+            headIn(blockAt(b.add(block, i)), kvHead, headDim * BLOCK),
+          );
+          for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
+            const laneOf = (v: number) => start + (v % vectors) * b.lanes;
+            const acc = accumulators(b, rows, many * vectors);
+            product(
+              b,
+              acc,
+              0,
+              headDim,
+              (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
+              (v, d) =>
+                b.loadVec(
+                  p.keys,
+                  b.add(keysOf[Math.floor(v / vectors)], b.mul(d, BLOCK)),
+                  undefined,
+                  laneOf(v),
+                ),
+            );
+            const put = (masked: boolean) =>
+              acc.forEach((row, r) => {
+                row.forEach((sum, v) => {
+                  const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
+                  const scaled = b.mul(sum.get(), scale);
+                  const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
+                  const seen = masked && b.lt(key, b.splatInt(b.add(position, r + 1)));
+                  const stored = seen ? b.select(seen, scaled, Number.NEGATIVE_INFINITY) : scaled;
+                  b.store(p.scratch, b.add(scoreAt[r], first), stored, undefined, lane);
+                });
+              });
+            b.if(
+              b.lt(position, b.add(first, many * BLOCK - 1)),
+              () => put(true),
+              () => put(false),
+            );
+          }
+        };
 
-        const firstValuesAt = b.mul(blockAt(b.int(0)), stride * BLOCK);
-        eachHead(({ kvHead, at, outAt, scoreAt }) => {
-          prefetchAll(b, p.values, b.add(firstValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
+        const softmax = ({ at, scoreAt }: Head) => {
           for (let r = 0; r < rows; r++) {
             const eachScore = (body: (score: Vec, i: I32) => void) =>
               b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
@@ -187,39 +202,80 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
             b.store(p.lse, at[r], b.add(highest, log(b, total)));
             const inverse = b.splat(b.div(1, total));
             eachScore((e, i) => b.store(p.scratch, i, b.mul(e, inverse)));
-            for (let lane = 0; lane < headDim; lane += b.lanes)
-              b.store(p.out, outAt[r], b.zero(), tailCount(b, headDim, lane), lane);
           }
-        });
+        };
 
-        b.loop(0, blocks, 1, (block) => {
+        /** Adds the probabilities of a block times its values. */
+        const mix = (
+          block: I32,
+          acc: readonly (readonly Variable<'vec'>[])[],
+          lane: number,
+          { kvHead, scoreAt }: Head,
+        ) => {
           const first = b.mul(block, BLOCK);
-          const blockValuesAt = b.mul(blockAt(block), stride * BLOCK);
-          const nextValuesAt = b.mul(nextAt(block), stride * BLOCK);
-          const count = b.min(BLOCK, b.sub(keys, first));
-          eachHead(({ kvHead, outAt, scoreAt }) => {
-            const headAt = b.add(blockValuesAt, b.mul(kvHead, stride * BLOCK));
-            prefetchAll(b, p.values, b.add(nextValuesAt, b.mul(kvHead, stride * BLOCK)), stride * BLOCK);
+          const valuesOf = headIn(blockAt(block), kvHead, stride * BLOCK);
+          product(
+            b,
+            acc,
+            0,
+            b.min(BLOCK, b.sub(keys, first)),
+            (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
+            (v, j) => b.loadVec(p.values, b.add(valuesOf, b.mul(j, stride)), undefined, lane + v * b.lanes),
+          );
+        };
+        const storeOut = (acc: readonly (readonly Variable<'vec'>[])[], lane: number, { outAt }: Head) =>
+          acc.forEach((row, r) => {
+            row.forEach((sum, v) => {
+              const at = lane + v * b.lanes;
+              b.store(p.out, outAt[r], sum.get(), tailCount(b, headDim, at), at);
+            });
+          });
+
+        if (rows > 1) {
+          const many = Math.max(1, (tileVectors(rows) * b.lanes) / BLOCK);
+          const whole = b.sub(blocks, b.rem(blocks, many));
+          eachHead((head) => {
+            b.loop(0, whole, many, (block) => score(block, many, head));
+            if (many > 1) b.loop(whole, blocks, 1, (block) => score(block, 1, head));
+            softmax(head);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
-              const laneOf = (v: number) => start + v * b.lanes;
-              const acc = outAt.map((at) =>
-                Array.from({ length: vectors }, (_, v) =>
-                  b.variable<'vec'>(b.loadVec(p.out, at, tailCount(b, headDim, laneOf(v)), laneOf(v))),
-                ),
-              );
-              product(
-                b,
-                acc,
-                0,
-                count,
-                (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
-                (v, j) => b.loadVec(p.values, b.add(headAt, b.mul(j, stride)), undefined, laneOf(v)),
-              );
-              acc.forEach((row, r) => {
-                row.forEach((sum, v) => {
-                  b.store(p.out, outAt[r], sum.get(), tailCount(b, headDim, laneOf(v)), laneOf(v));
-                });
-              });
+              const acc = accumulators(b, rows, vectors);
+              b.loop(0, blocks, 1, (block) => mix(block, acc, start, head));
+              storeOut(acc, start, head);
+            }
+          });
+          return;
+        }
+
+        const ask = (buffer: Buffer<'f32'>, block: I32, kvHead: I32, size: number) =>
+          prefetchAll(b, buffer, headIn(block, kvHead, size), size);
+        b.loop(0, blocks, 1, (block) => {
+          const next = nextAt(block);
+          eachHead((head) => {
+            ask(p.keys, next, head.kvHead, headDim * BLOCK);
+            score(block, 1, head);
+          });
+        });
+        eachHead((head) => {
+          ask(p.values, blockAt(b.int(0)), head.kvHead, stride * BLOCK);
+          softmax(head);
+          for (let lane = 0; lane < headDim; lane += b.lanes)
+            b.store(p.out, head.outAt[0], b.zero(), tailCount(b, headDim, lane), lane);
+        });
+        b.loop(0, blocks, 1, (block) => {
+          const next = nextAt(block);
+          eachHead((head) => {
+            ask(p.values, next, head.kvHead, stride * BLOCK);
+            for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
+              const acc = [
+                Array.from({ length: vectors }, (_, v) => {
+                  const lane = start + v * b.lanes;
+                  const sum = b.loadVec(p.out, head.outAt[0], tailCount(b, headDim, lane), lane);
+                  return b.variable<'vec'>(sum);
+                }),
+              ];
+              mix(block, acc, start, head);
+              storeOut(acc, start, head);
             }
           });
         });
@@ -235,6 +291,8 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): Kernel {
   const { heads, kvHeads, headDim } = shape;
   const perGroup = heads / kvHeads;
+  const sizes = tileSizes(target);
+  const largest = sizes[0];
   return buildKernel(
     'attention-backward',
     target,
@@ -248,7 +306,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
       dout: 'f32*',
       sequences: 'i32*',
       dqkv: 'f32*',
-      /** Per part: TILE rows of probabilities, then TILE rows of score gradients. */
+      /** Per part: a tile's rows of probabilities, then as many of score gradients. */
       scratch: 'f32*',
       scratchStride: 'i32',
       scale: 'f32',
@@ -286,10 +344,10 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           );
           const lse = index.map((i) => b.splat(b.load(p.lse, i)));
           const probabilityAt = index.map((_, r) =>
-            b.mul(b.add(b.mul(b.part, 2 * TILE), r), p.scratchStride),
+            b.mul(b.add(b.mul(b.part, 2 * largest), r), p.scratchStride),
           );
           const gradientAt = index.map((_, r) =>
-            b.mul(b.add(b.mul(b.part, 2 * TILE), TILE + r), p.scratchStride),
+            b.mul(b.add(b.mul(b.part, 2 * largest), largest + r), p.scratchStride),
           );
           const delta = rowAt.map((row) => {
             const sum = b.variable<'vec'>(b.zero());
@@ -310,18 +368,25 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
                 b.loadVec(buffer, b.add(blockAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes);
               product(b, scores, 0, headDim, (r, d) => b.load(p.qkv, b.add(queryAt[r], d)), column(p.keys));
               product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
-              for (let v = 0; v < vectors; v++) {
-                const lane = start + v * b.lanes;
-                const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
-                for (let r = 0; r < rows; r++) {
-                  const seen = b.lt(key, b.splatInt(b.add(first, r + 1)));
-                  const e = exp(b, b.sub(b.mul(scores[r][v].get(), scale), lse[r]));
-                  const probability = b.select(seen, e, 0);
-                  const slope = b.mul(b.mul(e, b.sub(slopes[r][v].get(), delta[r])), scale);
-                  b.store(p.scratch, b.add(probabilityAt[r], before), probability, undefined, lane);
-                  b.store(p.scratch, b.add(gradientAt[r], before), b.select(seen, slope, 0), undefined, lane);
+              const put = (masked: boolean) => {
+                for (let v = 0; v < vectors; v++) {
+                  const lane = start + v * b.lanes;
+                  const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
+                  for (let r = 0; r < rows; r++) {
+                    const seen = masked && b.lt(key, b.splatInt(b.add(first, r + 1)));
+                    const e = exp(b, b.sub(b.mul(scores[r][v].get(), scale), lse[r]));
+                    const slope = b.mul(b.mul(e, b.sub(slopes[r][v].get(), delta[r])), scale);
+                    const kept = (x: Vec) => (seen ? b.select(seen, x, 0) : x);
+                    b.store(p.scratch, b.add(probabilityAt[r], before), kept(e), undefined, lane);
+                    b.store(p.scratch, b.add(gradientAt[r], before), kept(slope), undefined, lane);
+                  }
                 }
-              }
+              };
+              b.if(
+                b.lt(first, b.add(before, BLOCK - 1)),
+                () => put(true),
+                () => put(false),
+              );
             }
           });
 
@@ -372,9 +437,12 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
 
         b.loop(0, perGroup, 1, (inGroup) => {
           const head = b.add(b.mul(kvHead, perGroup), inGroup);
-          const whole = b.sub(length, b.rem(length, TILE));
-          b.loop(0, whole, TILE, (first) => tile(TILE, head, first));
-          b.loop(whole, length, 1, (first) => tile(1, head, first));
+          let from: I32 = b.int(0);
+          for (const rows of sizes) {
+            const to = b.sub(length, b.rem(length, rows));
+            b.loop(from, to, rows, (first) => tile(rows, head, first));
+            from = to;
+          }
         });
       });
     },
