@@ -16,3 +16,10 @@ export function isGgufPath(path: string): boolean {
 export function openModel(path: string): StoredModel {
   return isGgufPath(path) ? readGgufModel(path) : readModelFolder(path);
 }
+
+/** The longest context of a model in tokens. @throws RetortError as `openModel` */
+export function contextOf(path: string): number {
+  const stored = openModel(path);
+  stored.close();
+  return stored.config.maxPositionEmbeddings;
+}

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { writeFileAtomically } from '../checkpoint/atomic.js';
 import { fileProblem } from '../checkpoint/files.js';
-import { openModel } from '../checkpoint/open-model.js';
+import { contextOf } from '../checkpoint/open-model.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { plotSvg } from '../publish/plot-svg.js';
@@ -13,8 +13,9 @@ import { openScorer } from '../reward/score.js';
 import { loadTask } from '../task/load.js';
 import { optionsFromWords } from '../task/options.js';
 import { getTemplate } from '../text/template.js';
-import { type Evaluated, evaluate, limitsFor, MAX_PROBLEMS, meanLogprob } from '../train/evaluate.js';
+import { evaluate, limitsFor, MAX_PROBLEMS, meanLogprob } from '../train/evaluate.js';
 import { loadPolicy } from '../train/policy.js';
+import type { Sample } from '../train/scoring.js';
 import { type Measured, nameOf, oneText, plotOf, resultOf, type Setting, settingsText } from './eval-text.js';
 import { addSampling, addSeed, addTask, addThreads, number, splitOption, whole } from './flags.js';
 import { openProgress } from './progress.js';
@@ -192,14 +193,8 @@ async function run(o: EvalFlags): Promise<void> {
   }
 }
 
-function contextOf(model: string): number {
-  const stored = openModel(model);
-  stored.close();
-  return stored.config.maxPositionEmbeddings;
-}
-
 /** The value that a reward gave; a completion on which it failed is not chosen. */
-function ratingOf(name: string): (one: Evaluated) => number {
+function ratingOf(name: string): (one: Sample) => number {
   return ({ scored }) => (scored.failed.includes(name) ? Number.NaN : scored.rewards[name]);
 }
 

@@ -1,5 +1,5 @@
 // What is seen of a run with rollouts while it goes: a live line, a sampled completion now and then, hints in plain words.
-import type { Sample } from '../train/rollout.js';
+import type { Sample } from '../train/scoring.js';
 import type { LoopInput } from '../train/setting.js';
 import { bar, openProgress, type Progress, REDRAW_MS } from './progress.js';
 import {

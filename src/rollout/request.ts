@@ -15,6 +15,11 @@ export interface SamplingOptions {
   readonly minP?: number;
 }
 
+/** Of options that say more, how tokens are drawn. */
+export function samplingOf({ temperature, topK, topP, minP }: SamplingOptions): SamplingOptions {
+  return { temperature, topK, topP, minP };
+}
+
 /** Samples of one prompt. Its randomness is keyed by (seed, problem, sample, position), whatever the batch. */
 export interface GenerateRequest extends SamplingOptions {
   readonly promptIds: readonly number[];

@@ -3,12 +3,15 @@ import { completionOperations } from '../model/operations.js';
 import { uniform } from '../random.js';
 import { createEngine } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
+import { samplingOf } from '../rollout/request.js';
 import type { Task } from '../task/task.js';
 import type { Example } from '../text/dataset.js';
 import { encodePrompt, type PromptTemplate } from '../text/template.js';
 import type { DistillOptions } from './distill-options.js';
 import type { ExampleSource } from './examples.js';
 import type { Policy } from './policy.js';
+import { trainProblem } from './rollout.js';
+import { usualLength } from './rollout-options.js';
 
 export interface OnPolicyStep {
   readonly o: DistillOptions;
@@ -51,12 +54,10 @@ async function complete(
   indices: readonly number[],
   stage: string,
 ): Promise<{ examples: Example[]; operations: number }> {
-  const size = task?.size?.train;
-  const promptOf = (index: number) => {
-    if (!task) return [...(source as ExampleSource).at(index).promptIds];
-    const problem = task.problem('train', size === undefined ? index : index % size, o.seed);
-    return encodePrompt(template, policy.tokenizer, task.prompt(problem));
-  };
+  const promptOf = (index: number) =>
+    task
+      ? encodePrompt(template, policy.tokenizer, task.prompt(trainProblem(task, index, o.seed)))
+      : [...(source as ExampleSource).at(index).promptIds];
   const context = Math.min(
     writer.llama.config.maxPositionEmbeddings,
     policy.llama.config.maxPositionEmbeddings,
@@ -66,11 +67,8 @@ async function complete(
     const room = context - promptIds.length;
     return {
       promptIds,
-      maxTokens: Math.max(1, Math.min(o.maxCompletionLength ?? 256, room)),
-      temperature: o.temperature,
-      topK: o.topK,
-      topP: o.topP,
-      minP: o.minP,
+      maxTokens: Math.max(1, Math.min(o.maxCompletionLength ?? usualLength(context), room)),
+      ...samplingOf(o),
       stop: o.stop,
       seed: o.seed,
       problem,

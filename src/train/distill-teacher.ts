@@ -6,10 +6,12 @@ import { refuse } from '../errors.js';
 import { completionOperations } from '../model/operations.js';
 import { createEngine } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
+import { samplingOf } from '../rollout/request.js';
 import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { apiOptionsOf, type DistillOptions } from './distill-options.js';
 import { loadPolicy, type Policy, type PolicyPlan } from './policy.js';
+import { usualLength } from './rollout-options.js';
 
 /** A prompt for the teacher. */
 export interface Asked {
@@ -62,8 +64,7 @@ export function localTeacher(
   template: PromptTemplate,
   o: DistillOptions,
 ): AnsweringTeacher {
-  const context = policy.llama.config.maxPositionEmbeddings;
-  const maxTokens = o.maxCompletionLength ?? Math.min(256, context - 1);
+  const maxTokens = o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings);
   return {
     atOnce: Math.max(1, Math.ceil((4 * o.maxSequences) / o.samples)),
     async ask(questions, { onProgress, signal }) {
@@ -73,10 +74,7 @@ export function localTeacher(
           promptIds: encodePrompt(template, policy.tokenizer, question),
           n: o.samples,
           maxTokens,
-          temperature: o.temperature,
-          topK: o.topK,
-          topP: o.topP,
-          minP: o.minP,
+          ...samplingOf(o),
           stop: o.stop,
           seed: o.seed,
           problem: index,
@@ -101,7 +99,8 @@ export function localTeacher(
               ...identity,
               template: template.name,
               ...{ seed: o.seed, index: questions[i].index, sample: c.sample },
-              ...{ temperature: o.temperature, topK: o.topK, topP: o.topP, minP: o.minP, maxTokens },
+              ...samplingOf(o),
+              maxTokens,
             },
           })),
         );

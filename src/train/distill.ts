@@ -13,7 +13,7 @@ import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { refuse } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
-import { forwardOperations, type Operations } from '../model/operations.js';
+import { type Operations, readingOperations } from '../model/operations.js';
 import { openScorer, type Scorer } from '../reward/score.js';
 import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
@@ -45,6 +45,7 @@ import { tokensOf } from './packing.js';
 import { loadPolicy, newPolicy, type Policy, type PolicyPlan, readPolicyPlan } from './policy.js';
 import { openActiveRun } from './recorder.js';
 import type { Accuracies } from './rollout-evaluation.js';
+import { usualLength } from './rollout-options.js';
 import { stepsOfEpochs, take } from './supervised-data.js';
 import {
   type Drawn,
@@ -374,7 +375,7 @@ async function topLogits(
     );
     if (path !== null) writeTopLogits(path, top);
   }
-  const operations = examples.reduce((sum, e) => sum + forwardOperations(llama.config, 0, tokensOf(e)), 0);
+  const operations = readingOperations(llama.config, examples.map(tokensOf));
   return { teacherOf: storedTeacher(top, examples), operations };
 }
 
@@ -389,9 +390,7 @@ async function drawStep(
   const { o } = r;
   const { teacher } = models;
   const scoring = (examples: readonly Example[]) =>
-    teacher && needsTeacher
-      ? examples.reduce((sum, e) => sum + forwardOperations(teacher.llama.config, 0, tokensOf(e)), 0)
-      : 0;
+    teacher && needsTeacher ? readingOperations(teacher.llama.config, examples.map(tokensOf)) : 0;
   if (o.method !== 'on-policy') {
     const given = source as ExampleSource;
     const { examples, next } = take(given, from, o.batchTokens * o.gradientAccumulationSteps);
@@ -417,7 +416,7 @@ function accuracyOf(r: Running, policy: Policy, temperature: number, stage: stri
     problems: o.evalProblems,
     samples: 1,
     temperature,
-    maxTokens: o.maxCompletionLength ?? Math.min(256, policy.llama.config.maxPositionEmbeddings - 1),
+    maxTokens: o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings),
     // Not the run's seed: every run of a task is measured on the same problems.
     seed: 0,
     engine: { maxSequences: o.maxSequences },

@@ -1,6 +1,6 @@
 // Evaluation on held-out problems: greedy pass@1, sampled accuracy, pass@k and maj@k, each with a 95% interval.
 import { refuse } from '../errors.js';
-import type { Scored, Scorer } from '../reward/score.js';
+import type { Scorer } from '../reward/score.js';
 import {
   bestAtKOver,
   type Estimate,
@@ -12,7 +12,7 @@ import {
 } from '../reward/statistics.js';
 import { createEngine, type EngineOptions } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
-import type { Completion, SamplingOptions } from '../rollout/request.js';
+import { type Completion, type SamplingOptions, samplingOf } from '../rollout/request.js';
 import {
   limitThinking,
   type ThinkingControl,
@@ -23,6 +23,7 @@ import {
 import type { Split, Task } from '../task/task.js';
 import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
 import type { Policy } from './policy.js';
+import { type Sample, toScore } from './scoring.js';
 
 export interface EvaluateOptions extends SamplingOptions {
   readonly task: Task;
@@ -38,20 +39,12 @@ export interface EvaluateOptions extends SamplingOptions {
   /** How long samples think; what they thought is counted where it is there. */
   readonly thinking?: ThinkingOptions;
   /** Rates completions for best-of-n; of each problem's samples the best rated counts. */
-  readonly rate?: (one: Evaluated) => number;
+  readonly rate?: (one: Sample) => number;
   /** Of the problems and of the samples. */
   readonly seed: number;
   readonly engine?: EngineOptions;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: GenerateProgress) => void;
-}
-
-/** One evaluated completion. */
-export interface Evaluated {
-  readonly problem: unknown;
-  readonly prompt: string;
-  readonly completion: Completion;
-  readonly scored: Scored;
 }
 
 /** Means over the completions. */
@@ -87,7 +80,7 @@ export interface Evaluation {
   readonly tokens: number;
   /** Mean of each of the task's measures over the completions. */
   readonly measures: Readonly<Record<string, number>>;
-  readonly completions: readonly (readonly Evaluated[])[];
+  readonly completions: readonly (readonly Sample[])[];
 }
 
 /** Beyond it a single number gets no more exact, and drawing different problems takes long. */
@@ -159,7 +152,7 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
       return controls[controls.length - 1];
     });
   const requests = prompts.map((prompt, problem) => ({
-    ...pickSampling(o),
+    ...samplingOf(o),
     promptIds: encodePrompt(template, policy.tokenizer, prompt),
     n: samples,
     maxTokens: o.maxTokens,
@@ -175,11 +168,7 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
     engine.close();
   }
   const flat = results.flat();
-  const items = flat.map((c) => ({
-    problem: problems[c.request],
-    completion: scoredText(template, c.text),
-    tokenCount: c.ids.length,
-  }));
+  const items = flat.map((c) => toScore(template, problems[c.request], c));
   const scores = await scorer.scoreAll(items);
   const completions = results.map((row, r) =>
     row.map((completion, s) => ({
@@ -247,7 +236,7 @@ function thoughtOf(controls: readonly ThinkingControl[]): Thought {
 }
 
 /** The model's own belief in a completion: the mean log-probability of its tokens. */
-export function meanLogprob({ completion }: Evaluated): number {
+export function meanLogprob({ completion }: Sample): number {
   return mean(completion.logprobs);
 }
 
@@ -256,8 +245,4 @@ function meansOf(rows: readonly Readonly<Record<string, number>>[]): Record<stri
   // Of a mix each measure is that of the tasks that have it.
   const of = (name: string) => rows.flatMap((row) => (name in row ? [row[name]] : []));
   return Object.fromEntries([...names].map((name) => [name, mean(of(name))]));
-}
-
-function pickSampling({ temperature, topK, topP, minP }: SamplingOptions): SamplingOptions {
-  return { temperature, topK, topP, minP };
 }

@@ -7,12 +7,12 @@ import {
   type Job,
   kindMetrics,
   lengthMetrics,
-  type Sample,
   type ScoreRound,
   sampleProblems,
   trainProblem,
   withEngine,
 } from './rollout.js';
+import type { Sample } from './scoring.js';
 
 /** One completion of a step, as it was trained on. */
 export interface GrpoSample extends Sample {
@@ -60,7 +60,7 @@ async function sampleWith(
     const count = wanted - groups.length;
     const { indices, next } =
       o.curriculum === 'success'
-        ? chooseProblems(task, from.rates, o.seed, nextProblem, count, (i) => trainProblem(job, i))
+        ? chooseProblems(task, from.rates, o.seed, nextProblem, count, (i) => trainProblem(task, i, o.seed))
         : inOrder(nextProblem, count);
     nextProblem = next;
     const sampled = await sampleProblems(engine, job, step, indices, (items) => score(round, items));

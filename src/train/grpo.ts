@@ -17,9 +17,10 @@ import { updatePolicy } from './grpo-update.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
 import { openActiveRun } from './recorder.js';
-import { countFailures, finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
+import { finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
 import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
+import { countFailures } from './scoring.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
@@ -166,7 +167,10 @@ async function* run(
           generated: generatingOperations(policy.llama.config, batch.samples, o.numGenerations),
         }),
         seconds: state.seconds + seconds,
-        rewardFailures: countFailures(state.rewardFailures, batch.samples),
+        rewardFailures: countFailures(
+          state.rewardFailures,
+          batch.samples.map((s) => s.scored),
+        ),
       };
       const metrics: Record<string, number> = {
         ...batch.metrics,

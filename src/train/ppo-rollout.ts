@@ -14,11 +14,11 @@ import {
   type Job,
   kindMetrics,
   lengthMetrics,
-  type Sample,
   type ScoreRound,
   sampleProblems,
   withEngine,
 } from './rollout.js';
+import type { Sample } from './scoring.js';
 import { completionValues } from './value-gradient.js';
 
 /** One completion of a step, as it was trained on. */

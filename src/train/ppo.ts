@@ -23,16 +23,10 @@ import { type PpoOptions, type ppoOptions, settlePpoOptions } from './ppo-option
 import { type PpoSample, sampleBatch, told } from './ppo-rollout.js';
 import { updateActorCritic } from './ppo-update.js';
 import { openActiveRun } from './recorder.js';
-import {
-  countFailures,
-  finiteOnly,
-  generatingOperations,
-  type Job,
-  logLine,
-  type Sample,
-} from './rollout.js';
+import { finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
 import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
+import { countFailures, type Sample } from './scoring.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
@@ -191,7 +185,10 @@ async function* run(
           generated: generatingOperations(policy.llama.config, batch.all, o.numGenerations),
         }),
         seconds: state.seconds + seconds,
-        rewardFailures: countFailures(state.rewardFailures, batch.all),
+        rewardFailures: countFailures(
+          state.rewardFailures,
+          batch.all.map((s) => s.scored),
+        ),
       };
       const metrics: Record<string, number> = {
         ...batch.metrics,

@@ -1,6 +1,6 @@
 // Options of every loop with rollouts: what is learned, how it is sampled, scored and measured.
 import { z } from 'zod';
-import { openModel } from '../checkpoint/open-model.js';
+import { contextOf } from '../checkpoint/open-model.js';
 import { rewardNames } from '../reward/load.js';
 import { MAX_PROBLEMS } from './evaluate.js';
 
@@ -86,16 +86,15 @@ export type RolloutOptions = z.output<typeof fields> & {
   readonly seed: number;
 };
 
-/** The length limit of completions: as given, or 256 as in TRL, or what the model's context leaves. */
-export function completionLengthFor({
-  model,
-  maxCompletionLength,
-}: {
+/** Most tokens of a completion where nothing is said: 256 as in TRL, or what the model's context leaves. */
+export function usualLength(context: number): number {
+  return Math.min(256, context - 1);
+}
+
+/** The length limit of completions: as given, or the usual one. */
+export function completionLengthFor(o: {
   readonly model: string;
   readonly maxCompletionLength?: number;
 }): number {
-  if (maxCompletionLength !== undefined) return maxCompletionLength;
-  const folder = openModel(model);
-  folder.close();
-  return Math.min(256, folder.config.maxPositionEmbeddings - 1);
+  return o.maxCompletionLength ?? usualLength(contextOf(o.model));
 }

@@ -5,19 +5,12 @@ import type { Scored, ScoreItem, Scorer } from '../reward/score.js';
 import { groupBy, mean } from '../reward/statistics.js';
 import { createEngine, type Engine } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
-import type { Completion } from '../rollout/request.js';
+import { samplingOf } from '../rollout/request.js';
 import type { Task } from '../task/task.js';
-import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
+import { encodePrompt, type PromptTemplate } from '../text/template.js';
 import type { Policy } from './policy.js';
 import type { RolloutOptions } from './rollout-options.js';
-
-/** One scored completion of a step. */
-export interface Sample {
-  readonly problem: unknown;
-  readonly prompt: string;
-  readonly completion: Completion;
-  readonly scored: Scored;
-}
+import { type Sample, toScore } from './scoring.js';
 
 /** What every part of a run works on. */
 export interface Job<O extends RolloutOptions = RolloutOptions> {
@@ -45,8 +38,8 @@ export async function withEngine<T>({ policy, o }: Job, work: (engine: Engine) =
 }
 
 /** Training problem `index`; a data set begins again at its end. */
-export function trainProblem({ task, o }: Pick<Job, 'task' | 'o'>, index: number): unknown {
-  return task.problem('train', task.size ? index % task.size.train : index, o.seed);
+export function trainProblem(task: Task, index: number, seed: number): unknown {
+  return task.problem('train', task.size ? index % task.size.train : index, seed);
 }
 
 /** Completes the training problems of these indices, numGenerations times each, and scores them; problem after problem. */
@@ -58,29 +51,20 @@ export async function sampleProblems(
   score: (items: readonly ScoreItem[]) => Promise<Scored[]>,
 ): Promise<{ samples: Sample[]; promptTokens: number }> {
   const { policy, task, template, o, onProgress } = job;
-  const problems = indices.map((i) => trainProblem(job, i));
+  const problems = indices.map((i) => trainProblem(task, i, o.seed));
   const prompts = problems.map((p) => task.prompt(p));
   const requests = prompts.map((prompt, i) => ({
     promptIds: encodePrompt(template, policy.tokenizer, prompt),
     n: o.numGenerations,
     maxTokens: o.maxCompletionLength,
-    temperature: o.temperature,
-    topK: o.topK,
-    topP: o.topP,
-    minP: o.minP,
+    ...samplingOf(o),
     stop: o.stop,
     seed: o.seed,
     problem: indices[i],
   }));
   const told = (p: GenerateProgress) => onProgress(`step ${step}: rollouts`, p);
   const completions = (await generateAll(engine, requests, { onProgress: told })).flat();
-  const scores = await score(
-    completions.map((c) => ({
-      problem: problems[c.request],
-      completion: scoredText(template, c.text),
-      tokenCount: c.ids.length,
-    })),
-  );
+  const scores = await score(completions.map((c) => toScore(template, problems[c.request], c)));
   const samples = completions.map((completion, i) => ({
     problem: problems[completion.request],
     prompt: prompts[completion.request],
@@ -115,16 +99,6 @@ export function kindMetrics(task: Task, samples: readonly Sample[]): Record<stri
       .sort()
       .map(([kind, of]) => [`accuracy/${kind}`, mean(of.map(({ scored }) => (scored.correct ? 1 : 0)))]),
   );
-}
-
-/** Failures of rewards by name, those of these samples added. */
-export function countFailures(
-  before: Readonly<Record<string, number>>,
-  samples: readonly Sample[],
-): Record<string, number> {
-  const counts = { ...before };
-  for (const { scored } of samples) for (const name of scored.failed) counts[name] = (counts[name] ?? 0) + 1;
-  return counts;
 }
 
 /** Operations of generating samples that lie group by group, each group's prompt once. */

@@ -2,7 +2,7 @@
 import type { ModelIdentity } from '../checkpoint/weights-hash.js';
 import { RetortError } from '../errors.js';
 import type { Scored, Scorer } from '../reward/score.js';
-import type { Completion } from '../rollout/request.js';
+import { type Completion, samplingOf } from '../rollout/request.js';
 import type { Task } from '../task/task.js';
 import { encodePair } from '../text/dataset.js';
 import { completionToLearn, type PromptTemplate, scoredText } from '../text/template.js';
@@ -125,7 +125,6 @@ function lineOf(
   completion: string,
   { rewards, reward, correct }: Scored,
 ): SampleLine {
-  const { temperature, topK, topP, minP, seed } = o;
   const { index, problem } = problems[at];
   const origin = {
     ...source,
@@ -135,11 +134,8 @@ function lineOf(
     problem,
     index,
     sample: number,
-    seed,
-    temperature,
-    topK,
-    topP,
-    minP,
+    seed: o.seed,
+    ...samplingOf(o),
     tokens: ids.length,
     rewards,
     reward,

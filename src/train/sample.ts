@@ -3,7 +3,7 @@
 // languages and chaotic texts. A line of data.jsonl is learned from as exactly the tokens that were sampled.
 import { setImmediate } from 'node:timers/promises';
 import type { z } from 'zod';
-import { openModel } from '../checkpoint/open-model.js';
+import { contextOf } from '../checkpoint/open-model.js';
 import { identifyModel, type ModelIdentity } from '../checkpoint/weights-hash.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
@@ -13,16 +13,17 @@ import { findReward } from '../reward/load.js';
 import type { Reward } from '../reward/reward.js';
 import { openScorer, type RewardFailure, type Scored } from '../reward/score.js';
 import { createEngine } from '../rollout/engine.js';
-import type { Completion } from '../rollout/request.js';
+import { type Completion, samplingOf } from '../rollout/request.js';
 import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
-import { encodePrompt, getTemplate, scoredText } from '../text/template.js';
+import { encodePrompt, getTemplate } from '../text/template.js';
 import { indexedProblems } from './evaluate.js';
 import { DROP_RULES, type DropRule } from './keep.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { openSampleFolder, type SampleCounts, type SampleFolder } from './sample-folder.js';
 import { type Prompt, type SampleJob, type SampleLine, takeProblem } from './sample-lines.js';
 import { type sampleOptions, settleSampleOptions } from './sample-options.js';
+import { countFailures, toScore } from './scoring.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
 export type SampleInput = Omit<z.input<typeof sampleOptions>, 'task' | 'rewards'> & {
@@ -117,12 +118,6 @@ export async function* sample(input: SampleInput): AsyncGenerator<SampleStep, Sa
     await scorer.close();
     if (!givenDevice) await device.close();
   }
-}
-
-function contextOf(model: string): number {
-  const stored = openModel(model);
-  stored.close();
-  return stored.config.maxPositionEmbeddings;
 }
 
 /** @throws RetortError bad-input for a prompt that the model's context does not take */
@@ -222,9 +217,8 @@ function isWhole(group: readonly Completion[] | undefined, samples: number): boo
 }
 
 function requestOf({ o, problems, maxTokens }: SampleJob, at: number, { ids }: Prompt) {
-  const { temperature, topK, topP, minP, samples: n, seed } = o;
-  const sampling = { temperature, topK, topP, minP };
-  return { ...sampling, promptIds: ids, n, maxTokens, seed, problem: problems[at].index };
+  const { samples: n, seed } = o;
+  return { ...samplingOf(o), promptIds: ids, n, maxTokens, seed, problem: problems[at].index };
 }
 
 async function scoreGroups(
@@ -233,11 +227,7 @@ async function scoreGroups(
   groups: readonly (readonly Completion[])[],
 ): Promise<Scored[][]> {
   const items = groups.flatMap((group, i) =>
-    group.map((c) => ({
-      problem: problems[from + i].problem,
-      completion: scoredText(template, c.text),
-      tokenCount: c.ids.length,
-    })),
+    group.map((c) => toScore(template, problems[from + i].problem, c)),
   );
   const scores = await scorer.scoreAll(items);
   return groups.map((_, i) => scores.slice(i * o.samples, (i + 1) * o.samples));
@@ -251,10 +241,7 @@ function add(
   rules: readonly (DropRule | null)[],
 ): SampleCounts {
   const dropped = { ...c.dropped };
-  const rewardFailures = { ...c.rewardFailures };
   for (const rule of rules) if (rule !== null) dropped[rule]++;
-  for (const { failed } of scored)
-    for (const name of failed) rewardFailures[name] = (rewardFailures[name] ?? 0) + 1;
   const kept = completions.filter((_, i) => rules[i] === null);
   const right = scored.filter(({ correct }) => correct).length;
   const tokensOf = (list: readonly Completion[]) => list.reduce((sum, { ids }) => sum + ids.length, 0);
@@ -269,6 +256,6 @@ function add(
     tokens: c.tokens + tokensOf(completions),
     keptTokens: c.keptTokens + tokensOf(kept),
     seconds: c.seconds,
-    rewardFailures,
+    rewardFailures: countFailures(c.rewardFailures, scored),
   };
 }
