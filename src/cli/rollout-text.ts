@@ -1,6 +1,6 @@
 // What the verbs of loops with rollouts say in words: failures of rewards, and the end of a run.
 import type { RewardFailure } from '../reward/score.js';
-import type { Accuracies } from '../train/rollout-evaluation.js';
+import type { Accuracies } from '../train/held-out.js';
 import { duration, percentWithInterval, say, table } from './terminal.js';
 
 /** What the summaries of such loops have in common. */

@@ -37,14 +37,14 @@ import {
   localTeacher,
 } from './distill-teacher.js';
 import { meanDivergence, runningTeacher, type TeacherOf } from './divergence-loss.js';
-import { type Evaluation, evaluate } from './evaluate.js';
+import type { Evaluation } from './evaluate.js';
 import { type ExampleSource, fileExamples, shuffled } from './examples.js';
+import { type Accuracies, accuraciesOf, evaluateHeldOut, greedyAndSampled } from './held-out.js';
 import { planNewModel } from './new-model.js';
 import { saveModel } from './options.js';
 import { tokensOf } from './packing.js';
 import { loadPolicy, newPolicy, type Policy, type PolicyPlan, readPolicyPlan } from './policy.js';
 import { openActiveRun } from './recorder.js';
-import type { Accuracies } from './rollout-evaluation.js';
 import { usualLength } from './rollout-options.js';
 import { stepsOfEpochs, take } from './supervised-data.js';
 import {
@@ -257,7 +257,7 @@ async function* run(r: Running): AsyncGenerator<SupervisedStep, DistillSummary> 
       },
     });
     const ended = active.stoppedAt(steps, state);
-    const after = await accuraciesOf(r, policy).catch(ended);
+    const after = await finalAccuracies(r, policy).catch(ended);
     const summary: DistillSummary = {
       method: o.method,
       steps,
@@ -409,30 +409,23 @@ async function drawStep(
 
 function accuracyOf(r: Running, policy: Policy, temperature: number, stage: string): Promise<Evaluation> {
   const { o } = r;
-  return evaluate(policy, {
+  return evaluateHeldOut(policy, {
     task: r.task as Task,
     template: r.template,
     scorer: r.scorer as Scorer,
     problems: o.evalProblems,
-    samples: 1,
     temperature,
     maxTokens: o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings),
-    // Not the run's seed: every run of a task is measured on the same problems.
-    seed: 0,
     engine: { maxSequences: o.maxSequences },
     signal: r.signal,
     onProgress: (p) => r.onProgress(stage, p),
   });
 }
 
-async function accuraciesOf(r: Running, policy: Policy): Promise<Accuracies | null> {
+async function finalAccuracies(r: Running, policy: Policy): Promise<Accuracies | null> {
   if (!r.task || r.o.evalProblems === 0) return null;
-  const greedy = (await accuracyOf(r, policy, 0, 'held-out accuracy, greedy')).pass1;
-  const sampled = (await accuracyOf(r, policy, 1, 'held-out accuracy, sampled')).pass1;
-  return {
-    greedy: greedy.value,
-    sampled: sampled.value,
-    greedyCi95: greedy.interval,
-    sampledCi95: sampled.interval,
-  };
+  const both = await greedyAndSampled((temperature, name) =>
+    accuracyOf(r, policy, temperature, `held-out accuracy, ${name}`),
+  );
+  return accuraciesOf(both);
 }

@@ -14,12 +14,13 @@ import { cautionsOf } from './grpo-objective.js';
 import { type GrpoOptions, type grpoOptions, roundsOf, settleGrpoOptions } from './grpo-options.js';
 import { type GrpoSample, sampleBatch } from './grpo-rollout.js';
 import { updatePolicy } from './grpo-update.js';
+import type { Accuracies } from './held-out.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
 import { openActiveRun } from './recorder.js';
 import { finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
-import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
+import { accuracies, measureAt } from './rollout-evaluation.js';
 import { countFailures } from './scoring.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
 
@@ -179,10 +180,8 @@ async function* run(
         step_time: seconds,
         'time/rollout': (sampled - began) / 1000,
         tokens_per_second: (batch.tokens + update.trainedTokens) / seconds,
+        ...(await measureAt(job, step, onEvaluation)),
       };
-      if (o.evalEvery > 0 && step % o.evalEvery === 0) {
-        Object.assign(metrics, await measureAt(job, step, onEvaluation));
-      }
       active.recordMetrics({ step, ...finiteOnly(metrics) });
       active.recordCompletions(
         batch.samples.slice(0, o.logCompletions).map((s) => logLine(step, s, { advantage: s.advantage })),

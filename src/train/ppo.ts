@@ -17,6 +17,7 @@ import { type Critic, freeCritic } from '../model/critic.js';
 import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
 import { addOperations, NO_OPERATIONS, type Operations } from '../model/operations.js';
 import { aboutCritic, type CriticAbout, makeCritic, remakeCritic } from './critic.js';
+import type { Accuracies } from './held-out.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
 import { type PpoOptions, type ppoOptions, settlePpoOptions } from './ppo-options.js';
@@ -25,7 +26,7 @@ import { updateActorCritic } from './ppo-update.js';
 import { openActiveRun } from './recorder.js';
 import { finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
-import { type Accuracies, accuracies, measureAt } from './rollout-evaluation.js';
+import { accuracies, measureAt } from './rollout-evaluation.js';
 import { countFailures, type Sample } from './scoring.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
 
@@ -199,9 +200,8 @@ async function* run(
         step_time: seconds,
         'time/rollout': (sampled - began) / 1000,
         tokens_per_second: (batch.tokens + update.trainedTokens) / seconds,
+        ...(await measureAt(job, step, onEvaluation)),
       };
-      if (o.evalEvery > 0 && step % o.evalEvery === 0)
-        Object.assign(metrics, await measureAt(job, step, onEvaluation));
       active.recordMetrics({ step, ...finiteOnly(metrics) });
       active.recordCompletions(batch.all.slice(0, o.logCompletions).map((s) => logLine(step, s, told(s))));
       active.stepDone(step, state);

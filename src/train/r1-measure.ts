@@ -5,7 +5,7 @@ import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import type { MixMemberOption } from '../task/mix.js';
 import { getTemplate } from '../text/template.js';
-import { evaluate } from './evaluate.js';
+import { evaluateHeldOut, greedyAndSampled } from './held-out.js';
 import { loadPolicy } from './policy.js';
 import { taskOf } from './r1-options.js';
 
@@ -29,9 +29,6 @@ export interface MeasureOptions {
   readonly onProgress?: (task: string, progress: GenerateProgress) => void;
 }
 
-/** Not the pipeline's seed: every run is measured on the same problems. */
-const SEED = 0;
-
 /** By the task's name. @throws RetortError interrupted */
 export async function measure(model: string, o: MeasureOptions): Promise<Record<string, TaskAccuracy>> {
   const device = createDevice({ threads: o.threads });
@@ -44,22 +41,19 @@ export async function measure(model: string, o: MeasureOptions): Promise<Record<
       // A judge costs money each time, and says something else the next time.
       if (task.repeatable === false) continue;
       const scorer = await openScorer({ task });
-      const at = (temperature: number) =>
-        evaluate(policy, {
-          task,
-          template: getTemplate(o.template ?? task.template, policy.tokenizer),
-          scorer,
-          problems: o.problems,
-          samples: 1,
-          temperature,
-          maxTokens: o.maxTokens ?? policy.llama.config.maxPositionEmbeddings,
-          seed: SEED,
-          signal: o.signal,
-          onProgress: (p) => o.onProgress?.(task.name, p),
-        });
       try {
-        const sampled = await at(1);
-        const greedy = await at(0);
+        const { greedy, sampled } = await greedyAndSampled((temperature) =>
+          evaluateHeldOut(policy, {
+            task,
+            template: getTemplate(o.template ?? task.template, policy.tokenizer),
+            scorer,
+            problems: o.problems,
+            temperature,
+            maxTokens: o.maxTokens ?? policy.llama.config.maxPositionEmbeddings,
+            signal: o.signal,
+            onProgress: (p) => o.onProgress?.(task.name, p),
+          }),
+        );
         accuracies[task.name] = {
           value: sampled.pass1.value,
           ci95: sampled.pass1.interval,
