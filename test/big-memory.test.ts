@@ -13,7 +13,7 @@ import { nextTokenLoss } from './golden-engine.js';
 import { tinyPolicy } from './support/tiny.js';
 
 const GIB = 2 ** 30;
-const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
+const adamw = { beta1: 0.9, beta2: 0.95, adamEpsilon: 1e-8, weightDecay: 0.1 };
 const skip = whyNotX64() ?? (os.totalmem() < 9 * GIB && 'needs 9 GiB of memory');
 
 /** Two training steps and some completions: losses, norms, gradients and weights as bits, and the tokens. */

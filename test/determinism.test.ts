@@ -71,7 +71,7 @@ function train(device: Device, config: LlamaConfig, sequences: readonly (readonl
     const optimizer = createOptimizer(llama, {
       beta1: 0.9,
       beta2: 0.95,
-      eps: 1e-8,
+      adamEpsilon: 1e-8,
       weightDecay: 0.1,
       maxGradNorm: 1,
     });

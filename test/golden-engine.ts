@@ -53,7 +53,7 @@ export function goldenLlama(
 
 export function goldenOptimizer(llama: Trainable, options: GoldenAdamW): Optimizer {
   const [beta1, beta2] = options.betas;
-  return createOptimizer(llama, { ...options, beta1, beta2 });
+  return createOptimizer(llama, { ...options, adamEpsilon: options.eps, beta1, beta2 });
 }
 
 /**

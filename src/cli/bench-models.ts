@@ -66,7 +66,7 @@ export function withTraining<T>(
   const optimizer = createOptimizer(llama, {
     beta1: 0.9,
     beta2: 0.999,
-    eps: 1e-8,
+    adamEpsilon: 1e-8,
     weightDecay: 0.1,
     maxGradNorm: 1e9,
   });

@@ -192,17 +192,12 @@ async function* run(r: Running): AsyncGenerator<SupervisedStep, DistillSummary> 
     device,
     command: 'distill',
     options: o,
-    out: o.out ?? null,
-    resume: r.resume ?? null,
-    seed: o.seed,
+    resume: r.resume,
     makePolicy: () =>
       o.model
         ? loadPolicy(o.model, device, { trainable: true })
         : newPolicy(student.config, student.tokenizer, device, o.seed),
-    optimizer: { ...o, eps: o.adamEpsilon },
     initialState: LEARNING_START,
-    saveEvery: o.saveEvery,
-    keepLast: o.keepLast,
     signal,
     warn,
   });

@@ -109,21 +109,16 @@ async function* run(
     device,
     command: 'grpo',
     options: o,
-    out: o.out ?? null,
-    resume: input.resume ?? null,
-    seed: o.seed,
+    resume: input.resume,
     makePolicy: () => {
       const policy = loadPolicy(o.model, device, { trainable: true });
       const { llama, tokenizer } = policy;
       checkFit(llama.config, tokenizer, task, promptTemplate(o, task, tokenizer), o, roundsOf(o));
       return policy;
     },
-    optimizer: { ...o, eps: o.adamEpsilon },
     initialState: START,
     groups: (): Record<string, Iterable<NamedTensor>> =>
       reference ? { reference: weightsOf(reference) } : {},
-    saveEvery: o.saveEvery,
-    keepLast: o.keepLast,
     signal: input.signal,
     warn,
   });

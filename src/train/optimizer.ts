@@ -8,7 +8,7 @@ import { type Trainable, touchWeights } from '../model/llama.js';
 export interface OptimizerOptions {
   readonly beta1: number;
   readonly beta2: number;
-  readonly eps: number;
+  readonly adamEpsilon: number;
   /** Decoupled; on matrices only. */
   readonly weightDecay: number;
   /** Gradients are scaled down to this global norm; Infinity leaves them. */
@@ -86,7 +86,9 @@ export function createOptimizer(trained: Trainable, o: OptimizerOptions): Optimi
       for (const { decay, value, gradient, mean, square } of states) {
         const weightDecay = decay ? o.weightDecay : 0;
         adamw(device, value, gradient, mean, square, {
-          ...o,
+          beta1: o.beta1,
+          beta2: o.beta2,
+          eps: o.adamEpsilon,
           weightDecay,
           learningRate,
           step: steps,

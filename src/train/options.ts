@@ -49,6 +49,8 @@ export const runFields = {
   logCompletions: z.number().int().min(0).default(16).describe('completions of a step that are recorded'),
 };
 
+export type RunFields = z.output<z.ZodObject<typeof runFields>>;
+
 /** Whether a path is a folder or somewhere in it. */
 function isWithin(folder: string, path: string): boolean {
   const way = relative(resolve(folder), resolve(path));

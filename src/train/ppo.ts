@@ -115,34 +115,28 @@ async function* run(
   { task, scorer, device, warn, score }: Setting,
 ): AsyncGenerator<PpoStep, PpoSummary> {
   const save = saveModel(o, input.resume !== undefined);
-  const adamw = { ...o, eps: o.adamEpsilon };
   let critic!: Critic;
   let reference: Llama | null = null;
   const active = openActiveRun<State>({
     device,
     command: 'ppo',
     options: o,
-    out: o.out ?? null,
-    resume: input.resume ?? null,
-    seed: o.seed,
+    resume: input.resume,
     makePolicy: () => {
       const policy = loadPolicy(o.model, device, { trainable: true });
       const { llama, tokenizer } = policy;
       checkFit(llama.config, tokenizer, task, promptTemplate(o, task, tokenizer), o);
       return policy;
     },
-    optimizer: adamw,
     makeParts: (policy, about) => {
       const known = about('critic') as CriticAbout | undefined;
       critic = known ? remakeCritic(policy, known) : makeCritic(policy, o);
       const free = () => freeCritic(critic);
-      return { critic: { trained: critic, optimizer: adamw, about: aboutCritic(critic), free } };
+      return { critic: { trained: critic, about: aboutCritic(critic), free } };
     },
     initialState: START,
     groups: (): Record<string, Iterable<NamedTensor>> =>
       reference ? { reference: weightsOf(reference) } : {},
-    saveEvery: o.saveEvery,
-    keepLast: o.keepLast,
     signal: input.signal,
     warn,
   });

@@ -22,12 +22,14 @@ import { RetortError, refuse } from '../errors.js';
 import { freeLlama, readWeights, type Trainable, weightsOf } from '../model/llama.js';
 import { VERSION } from '../version.js';
 import { createOptimizer, type Optimizer, type OptimizerOptions } from './optimizer.js';
+import type { RunFields } from './options.js';
 import { loadPolicy, type Policy, policyFiles } from './policy.js';
 
-/** What is trained beside the policy, a critic for instance: its weights and its optimizer are in every checkpoint. */
+/**
+ * What is trained beside the policy, a critic for instance, by an optimizer of its own: both are in every checkpoint.
+ */
 export interface Part {
   readonly trained: Trainable;
-  readonly optimizer: OptimizerOptions;
   /** What it is, as plain JSON: kept with it. */
   readonly about: unknown;
   free(): void;
@@ -38,16 +40,12 @@ export interface RunOptions<State> {
   readonly device: Device;
   /** Verb that made the run: `retort resume` calls its loop. */
   readonly command: string;
-  /** Everything the loop was given, defaults filled in, as plain JSON. */
-  readonly options: Readonly<Record<string, unknown>>;
-  /** Folder of a new run; null records nothing. */
-  readonly out: string | null;
+  /** Everything the loop was given, defaults filled in, as plain JSON. Without `out` nothing is recorded. */
+  readonly options: Readonly<Record<string, unknown>> & RunFields & OptimizerOptions;
   /** Folder of a run to go on with, instead of `out`. */
-  readonly resume: string | null;
-  readonly seed: number;
+  readonly resume?: string;
   /** Makes the policy of step 0. The same each time it is called. */
   readonly makePolicy: () => Policy;
-  readonly optimizer: OptimizerOptions;
   /**
    * Makes what is trained beside the policy, by name, as it is at step 0.
    * @param about what a checkpoint says of a part, which is then read from there; undefined at step 0
@@ -56,9 +54,7 @@ export interface RunOptions<State> {
   /** The loop's own state at step 0, plain JSON. */
   readonly initialState: State;
   /** Further tensors of a checkpoint by group, the reference model for instance. */
-  readonly groups?: (policy: Policy) => Readonly<Record<string, Iterable<NamedTensor>>>;
-  readonly saveEvery: number;
-  readonly keepLast: number;
+  readonly groups?: () => Readonly<Record<string, Iterable<NamedTensor>>>;
   readonly signal?: AbortSignal;
   readonly warn: (message: string) => void;
 }
@@ -126,11 +122,20 @@ export function runConfig(dir: string): RunConfig {
   return config as RunConfig;
 }
 
+/** The configuration of a run that begins. */
+export function newRunConfig(
+  command: string,
+  options: Readonly<Record<string, unknown>> & { readonly seed: number },
+  { target, threads }: Device,
+): RunConfig {
+  return { command, options, seed: options.seed, cwd: process.cwd(), version: VERSION, target, threads };
+}
+
 /** Begins a run or goes on with one. @throws RetortError bad-input, bad-checkpoint, storage */
 export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
-  const { device, command, options, seed, warn } = o;
+  const { device, command, options, warn } = o;
   let run: Run | null = null;
-  if (o.resume !== null) {
+  if (o.resume !== undefined) {
     run = resumeRun(o.resume);
     const { target } = runConfig(o.resume);
     if (JSON.stringify(target) !== JSON.stringify(device.target)) {
@@ -139,17 +144,8 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
           'its numbers may differ in the last bits from those of a run never interrupted',
       );
     }
-  } else if (o.out !== null) {
-    const config: RunConfig = {
-      command,
-      options,
-      seed,
-      cwd: process.cwd(),
-      version: VERSION,
-      target: device.target,
-      threads: device.threads,
-    };
-    run = createRun(o.out, config);
+  } else if (options.out !== undefined) {
+    run = createRun(options.out, newRunConfig(command, options, device));
   }
   const unlock = run ? takeLock(join(run.dir, 'lock.json'), `the run ${run.dir}`) : () => {};
   try {
@@ -158,7 +154,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     unlock();
     // A run that could not begin is none: its folder can be named again once the mistake is mended.
     // It was empty before, else createRun would have refused it.
-    if (run && o.resume === null) {
+    if (run && o.resume === undefined) {
       for (const name of fs.readdirSync(run.dir)) fs.rmSync(join(run.dir, name), { recursive: true });
     }
     throw error;
@@ -168,13 +164,13 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     // A run killed before its first checkpoint begins anew: nothing is lost.
     const checkpoint = run && listCheckpoints(run).length > 0 ? newestCheckpoint(run, warn) : null;
     const policy = checkpoint ? loadPolicy(checkpoint.path, device, { trainable: true }) : o.makePolicy();
-    const optimizer = createOptimizer(policy.llama, o.optimizer);
+    const optimizer = createOptimizer(policy.llama, options);
     const restored = checkpoint ? (checkpoint.state as SavedState) : null;
     const made = o.makeParts?.(policy, (name) => restored?.parts?.[name]?.about) ?? {};
     const parts = Object.entries(made).map(([name, part]) => ({
       name,
       part,
-      optimizer: createOptimizer(part.trained, part.optimizer),
+      optimizer: createOptimizer(part.trained, options),
     }));
     let state = o.initialState;
     if (checkpoint && restored) {
@@ -208,7 +204,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
       };
       const groups: Record<string, Iterable<NamedTensor>> = {
         optimizer: optimizer.tensors(),
-        ...o.groups?.(policy),
+        ...o.groups?.(),
       };
       for (const { name, part, optimizer } of parts) {
         groups[name] = weightsOf(part.trained);
@@ -217,7 +213,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
       const content = { model: policyFiles(policy), groups, state: saved };
       saveCheckpoint(run, step, content, {
         journals: files ? [files.metrics, files.completions] : [],
-        keepLast: o.keepLast,
+        keepLast: options.keepLast,
       });
       lastSaved = step;
     };
@@ -244,7 +240,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
       },
       stepDone(step, loop) {
         const stop = o.signal?.aborted ?? false;
-        if (stop || (o.saveEvery > 0 && step % o.saveEvery === 0)) save(step, loop);
+        if (stop || (options.saveEvery > 0 && step % options.saveEvery === 0)) save(step, loop);
         if (!stop) return;
         const how = run
           ? `; go on with: retort resume ${run.dir}`

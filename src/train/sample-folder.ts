@@ -9,9 +9,8 @@ import { createRun, resumeRun } from '../checkpoint/run-folder.js';
 import type { ModelIdentity } from '../checkpoint/weights-hash.js';
 import type { Device } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
-import { VERSION } from '../version.js';
 import type { DropRule } from './keep.js';
-import { type RunConfig, runConfig } from './recorder.js';
+import { newRunConfig, type RunConfig, runConfig } from './recorder.js';
 import type { SampleOptions } from './sample-options.js';
 
 /** What was counted so far. */
@@ -57,16 +56,7 @@ export function openSampleFolder(
 ): SampleFolder {
   const dir = resume ?? o.out;
   if (resume === null) {
-    const config: SampleConfig = {
-      command: 'sample',
-      options: o,
-      seed: o.seed,
-      cwd: process.cwd(),
-      version: VERSION,
-      target: device.target,
-      threads: device.threads,
-      source,
-    };
+    const config: SampleConfig = { ...newRunConfig('sample', o, device), source };
     createRun(dir, config);
   } else {
     const { source: first, target } = runConfig(resume) as SampleConfig;

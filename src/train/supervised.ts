@@ -106,9 +106,7 @@ async function* run(
     device,
     command,
     options: o,
-    out: o.out ?? null,
-    resume: resume ?? null,
-    seed: o.seed,
+    resume,
     makePolicy: () => {
       const policy = o.model
         ? loadPolicy(o.model, device, { trainable: true })
@@ -116,10 +114,7 @@ async function* run(
       prepare(policy);
       return policy;
     },
-    optimizer: { ...o, eps: o.adamEpsilon },
     initialState: LEARNING_START,
-    saveEvery: o.saveEvery,
-    keepLast: o.keepLast,
     signal,
     warn,
   });

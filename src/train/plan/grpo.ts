@@ -25,7 +25,7 @@ export function grpoRehearsal(
   return {
     async play(device: Device, { steps, evaluate, signal }, done) {
       const { llama, job } = stageJob(device, subject, o, meanLength, signal);
-      const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
+      const optimizer = createOptimizer(llama, o);
       const reference =
         o.beta > 0 ? stageModel(device, subject.config, { trainable: false, kind: 'reference' }) : null;
       try {

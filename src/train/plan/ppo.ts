@@ -29,10 +29,9 @@ export function ppoRehearsal(
   return {
     async play(device: Device, { steps, evaluate, signal }, done) {
       const { llama, job } = stageJob(device, subject, o, meanLength, signal);
-      const adamw = { ...o, eps: o.adamEpsilon };
-      const optimizer = createOptimizer(llama, adamw);
+      const optimizer = createOptimizer(llama, o);
       const critic = stageCritic(device, subject.critic, o.sharedTrunk ? llama : null);
-      const criticOptimizer = createOptimizer(critic, adamw);
+      const criticOptimizer = createOptimizer(critic, o);
       const reference =
         o.klCoef > 0 ? stageModel(device, subject.config, { trainable: false, kind: 'reference' }) : null;
       const models = { policy: job.policy, critic, optimizer, criticOptimizer };

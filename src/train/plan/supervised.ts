@@ -12,7 +12,7 @@ export function supervisedRehearsal(config: LlamaConfig, data: Prepared, o: Supe
   return {
     async play(device: Device, { steps, evaluate, signal }, done) {
       const llama = stageModel(device, config, { trainable: true });
-      const optimizer = createOptimizer(llama, { ...o, eps: o.adamEpsilon });
+      const optimizer = createOptimizer(llama, o);
       try {
         let next = 0;
         for (let step = 1; step <= steps; step++) {
