@@ -34,10 +34,10 @@ export interface PpoSample extends Sample {
 }
 
 export interface PpoBatch {
+  /** All of them, group by group. */
+  readonly samples: readonly (Sample | PpoSample)[];
   /** Those that have a score: one whose reward failed says nothing about the policy. */
-  readonly samples: readonly PpoSample[];
-  /** All of them. */
-  readonly all: readonly (Sample | PpoSample)[];
+  readonly learned: readonly PpoSample[];
   readonly nextProblem: number;
   readonly tokens: number;
   readonly promptTokens: number;
@@ -82,38 +82,38 @@ export async function sampleBatch(
   const plain = estimated.map((e) => e.advantages);
   const advantages = o.whitenAdvantages ? whiten(plain) : plain;
 
-  const samples = known.map((sample, i) => ({
+  const learned = known.map((sample, i) => ({
     ...sample,
     score: scores[i],
     values: values[i],
     advantages: advantages[i],
     returns: estimated[i].returns,
   }));
-  const learned = new Map<Sample, PpoSample>(known.map((sample, i) => [sample, samples[i]]));
-  const all = sampled.map((sample) => learned.get(sample) ?? sample);
+  const learnedOf = new Map<Sample, PpoSample>(known.map((sample, i) => [sample, learned[i]]));
+  const samples = sampled.map((sample) => learnedOf.get(sample) ?? sample);
   const kl = mean(rewarded.map((r) => r.kl));
   const nonScore = 0 - o.klCoef * kl;
   return {
     samples,
-    all,
+    learned,
     nextProblem: firstProblem + problems,
-    tokens: all.reduce((sum, s) => sum + s.completion.ids.length, 0),
+    tokens: samples.reduce((sum, s) => sum + s.completion.ids.length, 0),
     promptTokens,
     operations: [critic.trunk, ...(reference ? [reference] : [])].reduce(
       (sum, { config }) => sum + readingOperations(config, texts.map(tokensOf)),
       0,
     ),
     metrics: {
-      ...rewardMetrics(all),
-      ...lengthMetrics(all),
-      ...kindMetrics(job.task, all),
+      ...rewardMetrics(samples),
+      ...lengthMetrics(samples),
+      ...kindMetrics(job.task, samples),
       ...(reference && { 'objective/kl': kl }),
       'objective/entropy': mean(logprobs.map((list) => -list.reduce((sum, x) => sum + x, 0))),
       'objective/non_score_reward': nonScore,
       'objective/rlhf_reward': nonScore + mean(scores),
       'objective/scores': mean(scores),
-      'val/explained_variance': explainedVariance(samples),
-      'val/num_eos_tokens': countEnds(all, policy.tokenizer.eosTokenIds),
+      'val/explained_variance': explainedVariance(learned),
+      'val/num_eos_tokens': countEnds(samples, policy.tokenizer.eosTokenIds),
     },
   };
 }

@@ -80,7 +80,7 @@ export async function accumulateLosses(
 /** The clipped updates over a step's completions. */
 export async function updateActorCritic(
   models: ActorCritic,
-  { samples }: PpoBatch,
+  batch: PpoBatch,
   o: PpoOptions,
   step: number,
   warn: (message: string) => void,
@@ -90,7 +90,7 @@ export async function updateActorCritic(
   const criticRate = learningRateAt(step - 1, o.steps, { ...o, learningRate: o.criticLearningRate });
   const policyLearns = step > o.criticWarmupSteps;
   const objective = objectiveOf(o);
-  const learned = samples.map(toLearnedSample);
+  const learned = batch.learned.map(toLearnedSample);
   const parts = Math.min(o.numMiniBatches, learned.length);
   const losses: PpoLosses[] = [];
   const norms: (number | null)[] = [];

@@ -11,84 +11,44 @@
 // - A completion whose reward failed takes no part. With `klCoef` 0 there is no reference and no `objective/kl`.
 // - Defaults: `lam` 1 and `klCoef` 0 instead of 0.95 and 0.05, for rewards that are checked at the end of long completions.
 import type { z } from 'zod';
-import type { NamedTensor } from '../checkpoint/safetensors.js';
-import type { MemoryReport } from '../compute/device/memory.js';
 import { type Critic, freeCritic } from '../model/critic.js';
-import { createLlama, followWeights, freeLlama, type Llama, readWeights, weightsOf } from '../model/llama.js';
-import { addOperations, NO_OPERATIONS, type Operations } from '../model/operations.js';
 import { aboutCritic, type CriticAbout, makeCritic, remakeCritic } from './critic.js';
-import type { Accuracies } from './held-out.js';
-import { saveModel } from './options.js';
-import { loadPolicy } from './policy.js';
 import { type PpoOptions, type ppoOptions, settlePpoOptions } from './ppo-options.js';
 import { type PpoSample, sampleBatch, told } from './ppo-rollout.js';
 import { updateActorCritic } from './ppo-update.js';
-import { openActiveRun } from './recorder.js';
-import { finiteOnly, generatingOperations, type Job, logLine } from './rollout.js';
-import { checkFit, promptTemplate } from './rollout-checks.js';
-import { accuracies, measureAt } from './rollout-evaluation.js';
-import { countFailures, type Sample } from './scoring.js';
+import type { RunOptions } from './recorder.js';
+import { finiteOnly, logLine } from './rollout.js';
+import {
+  addStep,
+  openRolloutRun,
+  paceMetrics,
+  ROLLOUT_START,
+  type RolloutState,
+  type RolloutStep,
+  type RolloutSummary,
+} from './rollout-run.js';
+import type { Sample } from './scoring.js';
 import { type LoopInput, openSetting, optionsOf, type Setting } from './setting.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
 export type PpoInput = Omit<z.input<typeof ppoOptions>, 'task' | 'rewards'> & LoopInput;
 
-export interface PpoStep {
-  /** From 1. */
-  readonly step: number;
-  readonly steps: number;
-  /** TRL's names. */
-  readonly metrics: Readonly<Record<string, number>>;
-  readonly samples: readonly (Sample | PpoSample)[];
-}
+export type PpoStep = RolloutStep<Sample | PpoSample>;
 
-export interface PpoSummary {
-  readonly steps: number;
-  readonly before: Accuracies | null;
-  readonly after: Accuracies | null;
-  /** Generated in training, and trained on. */
-  readonly tokens: number;
-  readonly trainedTokens: number;
-  readonly operations: Operations;
-  readonly seconds: number;
-  readonly run: string | null;
-  readonly saved: string | null;
-  readonly memory: MemoryReport;
-  /** The critic's part of it, in bytes. */
+export interface PpoSummary extends RolloutSummary {
+  /** The critic's part of the memory, in bytes. */
   readonly criticMemory: {
     readonly parameters: number;
     readonly gradients: number;
     readonly optimizer: number;
   };
-  readonly rewardFailures: Readonly<Record<string, number>>;
-  /** What a judge's API cost in all, by its file of answers; absent where the task has none. */
-  readonly judging?: Readonly<Record<string, number>>;
 }
 
-/** What a step needs of the one before, beside weights and optimizers. */
-interface State {
-  readonly nextProblem: number;
+interface State extends RolloutState {
   readonly episodes: number;
-  readonly tokens: number;
-  readonly trainedTokens: number;
-  readonly promptTokens: number;
-  readonly operations: Operations;
-  readonly seconds: number;
-  readonly before: Accuracies | null;
-  readonly rewardFailures: Readonly<Record<string, number>>;
 }
 
-const START: State = {
-  nextProblem: 0,
-  episodes: 0,
-  tokens: 0,
-  trainedTokens: 0,
-  promptTokens: 0,
-  operations: NO_OPERATIONS,
-  seconds: 0,
-  before: null,
-  rewardFailures: {},
-};
+const START: State = { ...ROLLOUT_START, episodes: 0 };
 
 /**
  * Trains a model by PPO, a step at each turn of the loop.
@@ -103,128 +63,52 @@ export async function* ppo(input: PpoInput): AsyncGenerator<PpoStep, PpoSummary>
   const o = settlePpoOptions(optionsOf(input));
   const setting = await openSetting(input, o);
   try {
-    return yield* run(o, input, setting);
+    return yield* learn(o, input, setting);
   } finally {
     await setting.close();
   }
 }
 
-async function* run(
-  o: PpoOptions,
-  input: PpoInput,
-  { task, scorer, device, warn, score }: Setting,
-): AsyncGenerator<PpoStep, PpoSummary> {
-  const save = saveModel(o, input.resume !== undefined);
+async function* learn(o: PpoOptions, input: PpoInput, setting: Setting): AsyncGenerator<PpoStep, PpoSummary> {
   let critic!: Critic;
-  let reference: Llama | null = null;
-  const active = openActiveRun<State>({
-    device,
-    command: 'ppo',
-    options: o,
-    resume: input.resume,
-    makePolicy: () => {
-      const policy = loadPolicy(o.model, device, { trainable: true });
-      const { llama, tokenizer } = policy;
-      checkFit(llama.config, tokenizer, task, promptTemplate(o, task, tokenizer), o);
-      return policy;
-    },
-    makeParts: (policy, about) => {
-      const known = about('critic') as CriticAbout | undefined;
-      critic = known ? remakeCritic(policy, known) : makeCritic(policy, o);
-      const free = () => freeCritic(critic);
-      return { critic: { trained: critic, about: aboutCritic(critic), free } };
-    },
-    initialState: START,
-    groups: (): Record<string, Iterable<NamedTensor>> =>
-      reference ? { reference: weightsOf(reference) } : {},
-    signal: input.signal,
-    warn,
-  });
+  const makeParts: RunOptions<State>['makeParts'] = (policy, about) => {
+    const known = about('critic') as CriticAbout | undefined;
+    critic = known ? remakeCritic(policy, known) : makeCritic(policy, o);
+    return { critic: { trained: critic, about: aboutCritic(critic), free: () => freeCritic(critic) } };
+  };
+  const run = openRolloutRun({ command: 'ppo', initialState: START, makeParts }, o, input, setting);
+  const { active, job } = run;
   const { policy, optimizer } = active;
   const models = { policy, critic, optimizer, criticOptimizer: active.optimizers.critic };
-  const template = promptTemplate(o, task, policy.tokenizer);
-  const { onEvaluation = () => {}, onProgress = () => {} } = input;
-  const job: Job<PpoOptions> = { policy, task, template, scorer, o, onProgress, signal: input.signal };
   try {
-    if (o.klCoef > 0) {
-      reference = createLlama(device, policy.llama.config, { trainable: false, kind: 'reference' });
-      const saved = active.restored('reference');
-      if (saved) readWeights(reference, saved);
-      else followWeights(policy.llama, reference);
-    }
-    let state = active.state;
-    if (o.evalEnds && !state.before) {
-      const stop = active.stoppedAt(active.startStep, state);
-      const before = await accuracies(job, 'before', onEvaluation).catch(stop);
-      state = { ...state, before };
-      active.stepDone(active.startStep, state);
-    }
-
+    const reference = o.klCoef > 0 ? run.makeReference() : null;
+    let state = await run.measureBefore();
     for (let step = active.startStep + 1; step <= o.steps; step++) {
       const began = performance.now();
-      const batch = await sampleBatch(job, critic, reference, step, state.nextProblem, (round, items) =>
-        score(active, step, round, items),
-      );
-      const sampled = performance.now();
-      const update = await updateActorCritic(models, batch, o, step, warn);
+      const batch = await sampleBatch(job, critic, reference, step, state.nextProblem, run.scoreOf(step));
+      const rollout = (performance.now() - began) / 1000;
+      const update = await updateActorCritic(models, batch, o, step, setting.warn);
       const seconds = (performance.now() - began) / 1000;
-      state = {
-        ...state,
-        nextProblem: batch.nextProblem,
-        episodes: state.episodes + o.batchSize,
-        tokens: state.tokens + batch.tokens,
-        trainedTokens: state.trainedTokens + update.trainedTokens,
-        promptTokens: state.promptTokens + batch.promptTokens,
-        operations: addOperations(state.operations, {
-          trained: batch.operations + update.operations,
-          generated: generatingOperations(policy.llama.config, batch.all, o.numGenerations),
-        }),
-        seconds: state.seconds + seconds,
-        rewardFailures: countFailures(
-          state.rewardFailures,
-          batch.all.map((s) => s.scored),
-        ),
-      };
-      const metrics: Record<string, number> = {
+      const computed = { ...update, operations: batch.operations + update.operations };
+      state = { ...addStep(job, state, batch, computed, seconds), episodes: state.episodes + o.batchSize };
+      const metrics = {
         ...batch.metrics,
         ...update.metrics,
         episode: state.episodes,
         eps: o.batchSize / seconds,
-        num_tokens: state.tokens + state.promptTokens,
-        step_time: seconds,
-        'time/rollout': (sampled - began) / 1000,
-        tokens_per_second: (batch.tokens + update.trainedTokens) / seconds,
-        ...(await measureAt(job, step, onEvaluation)),
+        ...paceMetrics(state, batch.tokens + update.trainedTokens, { seconds, rollout }),
+        ...(await run.measureAt(step)),
       };
       active.recordMetrics({ step, ...finiteOnly(metrics) });
-      active.recordCompletions(batch.all.slice(0, o.logCompletions).map((s) => logLine(step, s, told(s))));
+      active.recordCompletions(
+        batch.samples.slice(0, o.logCompletions).map((s) => logLine(step, s, told(s))),
+      );
       active.stepDone(step, state);
-      yield { step, steps: o.steps, metrics, samples: batch.all };
+      yield { step, steps: o.steps, metrics, samples: batch.samples };
     }
-    const after = o.evalEnds
-      ? await accuracies(job, 'after', onEvaluation).catch(active.stoppedAt(o.steps, state))
-      : null;
-    const { before, tokens, trainedTokens, operations, seconds, rewardFailures } = state;
-    const summary = {
-      steps: o.steps,
-      before,
-      after,
-      tokens,
-      trainedTokens,
-      operations,
-      seconds,
-      run: active.dir,
-      saved: save(policy),
-      memory: device.memory(),
-      criticMemory: criticMemory(critic),
-      rewardFailures,
-      ...(task.spent && { judging: task.spent() }),
-    };
-    active.finish(o.steps, state, summary);
-    return summary;
+    return await run.finish(state, { criticMemory: criticMemory(critic) });
   } finally {
-    if (reference) freeLlama(reference);
-    active.close();
+    run.close();
   }
 }
 
