@@ -4,10 +4,10 @@ import { openScorer } from '../reward/score.js';
 import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import type { MixMemberOption } from '../task/mix.js';
-import { getTemplate } from '../text/template.js';
 import { evaluateHeldOut, greedyAndSampled } from './held-out.js';
 import { loadPolicy } from './policy.js';
 import { taskOf } from './r1-options.js';
+import { promptTemplate } from './rollout-checks.js';
 
 /** Of one sampled completion at temperature 1, and of the greedy one, on the same held-out problems after each stage. */
 export interface TaskAccuracy {
@@ -45,7 +45,7 @@ export async function measure(model: string, o: MeasureOptions): Promise<Record<
         const { greedy, sampled } = await greedyAndSampled((temperature) =>
           evaluateHeldOut(policy, {
             task,
-            template: getTemplate(o.template ?? task.template, policy.tokenizer),
+            template: promptTemplate(o, task, policy.tokenizer),
             scorer,
             problems: o.problems,
             temperature,

@@ -7,8 +7,19 @@ import type { Tokenizer } from '../text/tokenizer.js';
 import { evaluationProblems } from './rollout-evaluation.js';
 import type { RolloutOptions } from './rollout-options.js';
 
-export function promptTemplate(o: RolloutOptions, task: Task, tokenizer: Tokenizer): PromptTemplate {
+export function promptTemplate(
+  o: { readonly template?: string },
+  task: Task,
+  tokenizer: Tokenizer,
+): PromptTemplate {
   return getTemplate(o.template ?? task.template, tokenizer);
+}
+
+/** @throws RetortError bad-input for a prompt of `length` tokens that leaves no room for a completion */
+export function checkPrompt(task: Task, split: Split, index: number, length: number, context: number): void {
+  if (length < context) return;
+  const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
+  throw refuse('bad-input', `tokens of ${split} prompt ${index} of task ${task.name}`, length, remedy);
 }
 
 /**
@@ -26,9 +37,7 @@ export function checkFit(
   const check = (split: Split, problems: readonly unknown[]) => {
     for (const [i, problem] of problems.entries()) {
       const { length } = encodePrompt(template, tokenizer, task.prompt(problem));
-      if (length < context) continue;
-      const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
-      throw refuse('bad-input', `tokens of ${split} prompt ${i} of task ${task.name}`, length, remedy);
+      checkPrompt(task, split, i, length, context);
     }
   };
   // All that a data set has, as far as the run will come; of endless problems some.

@@ -5,37 +5,26 @@ import { setImmediate } from 'node:timers/promises';
 import type { z } from 'zod';
 import { contextOf } from '../checkpoint/open-model.js';
 import { identifyModel, type ModelIdentity } from '../checkpoint/weights-hash.js';
-import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
-import { RetortError, refuse } from '../errors.js';
+import { RetortError } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
-import { findReward } from '../reward/load.js';
-import type { Reward } from '../reward/reward.js';
-import { openScorer, type RewardFailure, type Scored } from '../reward/score.js';
+import type { Scored } from '../reward/score.js';
 import { createEngine } from '../rollout/engine.js';
 import { type Completion, samplingOf } from '../rollout/request.js';
-import { loadTask } from '../task/load.js';
-import type { Task } from '../task/task.js';
-import { encodePrompt, getTemplate } from '../text/template.js';
+import { encodePrompt } from '../text/template.js';
 import { indexedProblems } from './evaluate.js';
 import { DROP_RULES, type DropRule } from './keep.js';
 import { loadPolicy, type Policy } from './policy.js';
+import { checkPrompt, promptTemplate } from './rollout-checks.js';
 import { openSampleFolder, type SampleCounts, type SampleFolder } from './sample-folder.js';
 import { type Prompt, type SampleJob, type SampleLine, takeProblem } from './sample-lines.js';
 import { type sampleOptions, settleSampleOptions } from './sample-options.js';
 import { countFailures, toScore } from './scoring.js';
+import { type LoopInput, namesOf, openSetting } from './setting.js';
 
 /** What the library takes: the options, and what cannot stand in a file. */
-export type SampleInput = Omit<z.input<typeof sampleOptions>, 'task' | 'rewards'> & {
-  readonly task: string | Task;
-  readonly rewards?: readonly (string | Reward)[];
-  /** Go on with the run in this folder; the other options are those it was begun with. */
-  readonly resume?: string;
-  readonly device?: Device;
-  readonly signal?: AbortSignal;
-  readonly onRewardFailure?: (failure: RewardFailure) => void;
-  readonly warn?: (message: string) => void;
-};
+export type SampleInput = Omit<z.input<typeof sampleOptions>, 'task' | 'rewards'> &
+  Omit<LoopInput, 'onProgress' | 'onEvaluation'>;
 
 export type { SampleLine } from './sample-lines.js';
 
@@ -70,44 +59,21 @@ const TOGETHER = 8;
  * }
  */
 export async function* sample(input: SampleInput): AsyncGenerator<SampleStep, SampleSummary> {
-  const {
-    resume,
-    device: givenDevice,
-    signal,
-    onRewardFailure,
-    warn = (m: string) => process.emitWarning(m),
-    ...rest
-  } = input;
-  const o = settleSampleOptions({
-    ...rest,
-    task: typeof input.task === 'string' ? input.task : input.task?.name,
-    rewards: (input.rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
-  });
-  const task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
+  const o = settleSampleOptions(plainOptions(input));
   const maxTokens = o.maxCompletionLength ?? contextOf(o.model);
-  const rewards = await Promise.all(
-    (input.rewards ?? []).map((r) => (typeof r === 'string' ? findReward(r, { maxTokens, task }) : r)),
-  );
-  const problems = indexedProblems(task, 'train', o.problems, o.seed, o.firstProblem);
-  const source = await identifyModel(o.model);
-  const { rewardWeights, rewardTimeout: timeLimitSeconds } = o;
-  const scorer = await openScorer({
-    task,
-    rewards,
-    rewardWeights,
-    timeLimitSeconds,
-    onFailure: onRewardFailure,
-  });
-  const device = givenDevice ?? createDevice({ threads: o.threads });
+  const setting = await openSetting(input, { ...o, maxCompletionLength: maxTokens });
+  const { task, scorer, device, warn } = setting;
   let policy: Policy | null = null;
   let folder: SampleFolder | null = null;
   try {
+    const problems = indexedProblems(task, 'train', o.problems, o.seed, o.firstProblem);
+    const source = await identifyModel(o.model);
     policy = loadPolicy(o.model, device, { trainable: false });
-    const template = getTemplate(o.template ?? task.template, policy.tokenizer);
+    const template = promptTemplate(o, task, policy.tokenizer);
     const job = { o, task, policy, template, scorer, problems, source, maxTokens };
     const prompts = promptsOf(job);
-    folder = openSampleFolder(o, source, device, resume ?? null, warn);
-    const counts = yield* work(job, prompts, folder, signal);
+    folder = openSampleFolder(o, source, device, input.resume ?? null, warn);
+    const counts = yield* work(job, prompts, folder, input.signal);
     const { dir: run, data } = folder;
     const summary = { ...counts, run, data, template: template.name, source, memory: device.memory() };
     folder.finish(summary);
@@ -115,9 +81,13 @@ export async function* sample(input: SampleInput): AsyncGenerator<SampleStep, Sa
   } finally {
     folder?.close();
     if (policy) freeLlama(policy.llama);
-    await scorer.close();
-    if (!givenDevice) await device.close();
+    await setting.close();
   }
+}
+
+/** The options alone, as plain JSON. */
+function plainOptions({ resume, device, signal, onRewardFailure, warn, ...rest }: SampleInput): unknown {
+  return { ...rest, ...namesOf(rest) };
 }
 
 /** @throws RetortError bad-input for a prompt that the model's context does not take */
@@ -126,9 +96,8 @@ function promptsOf({ task, policy, template, problems }: SampleJob): Prompt[] {
   return problems.map(({ index, problem }) => {
     const text = task.prompt(problem);
     const ids = encodePrompt(template, policy.tokenizer, text);
-    if (ids.length < context) return { text, ids };
-    const remedy = `the model's context is ${context}: give another template or options with shorter prompts, or a model with a longer context`;
-    throw refuse('bad-input', `tokens of train prompt ${index} of task ${task.name}`, ids.length, remedy);
+    checkPrompt(task, 'train', index, ids.length, context);
+    return { text, ids };
   });
 }
 

@@ -29,10 +29,17 @@ export interface LoopInput {
 /** The options alone, tasks and rewards by name, as plain JSON. */
 export function optionsOf(input: LoopInput): Record<string, unknown> {
   const { resume, device, signal, onProgress, onEvaluation, onRewardFailure, warn, ...rest } = input;
+  return { ...rest, ...namesOf(rest) };
+}
+
+/** Tasks and rewards by name. */
+export function namesOf({ task, rewards }: Pick<LoopInput, 'task' | 'rewards'>): {
+  task: string;
+  rewards: string[];
+} {
   return {
-    ...rest,
-    task: typeof input.task === 'string' ? input.task : input.task?.name,
-    rewards: (input.rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
+    task: typeof task === 'string' ? task : task?.name,
+    rewards: (rewards ?? []).map((r) => (typeof r === 'string' ? r : r.name)),
   };
 }
 
@@ -59,7 +66,9 @@ export interface Setting {
 /** @throws RetortError bad-input for a task or a reward that there is not */
 export async function openSetting(
   input: LoopInput,
-  o: RolloutOptions & { readonly threads?: number },
+  o: Pick<RolloutOptions, 'taskOptions' | 'maxCompletionLength' | 'rewardWeights' | 'rewardTimeout'> & {
+    readonly threads?: number;
+  },
 ): Promise<Setting> {
   const task = typeof input.task === 'string' ? await loadTask(input.task, o.taskOptions) : input.task;
   const rewards = await Promise.all(
