@@ -44,6 +44,13 @@ export interface Tokenizer {
   readonly chatTemplate: string | null;
 }
 
+/** The first token that stands for another text in the one than in the other; null where there is none. */
+export function firstTokenApart(a: Tokenizer, b: Tokenizer): number | null {
+  for (let id = 0; id < Math.max(a.vocabSize, b.vocabSize); id++)
+    if (a.decode([id]) !== b.decode([id])) return id;
+  return null;
+}
+
 const savedFiles = ['special_tokens_map.json', 'chat_template.jinja'];
 const remedy = 'name a model folder in the Hugging Face layout, with tokenizer.json and config.json';
 

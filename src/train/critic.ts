@@ -16,7 +16,7 @@ import {
   trunkConfig,
 } from '../model/critic.js';
 import { readWeights } from '../model/llama.js';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
+import { firstTokenApart, loadTokenizer } from '../text/tokenizer.js';
 import type { Policy, PolicyPlan } from './policy.js';
 
 /** What a checkpoint says of a critic, beside its weights. */
@@ -141,16 +141,10 @@ function checkFits(path: string, config: LlamaConfig, policy: PolicyPlan): void 
       `the policy's is ${context}: name a model with as long a context`,
     );
   const other = loadTokenizer(path);
-  const apart = firstDifference(policy.tokenizer, other);
+  const apart = firstTokenApart(policy.tokenizer, other);
   if (apart !== null || config.vocabSize < policy.tokenizer.vocabSize)
     throw new RetortError(
       'bad-input',
       `the critic ${path} has another vocabulary than the policy${apart === null ? '' : ` (token ${apart} differs)`}: name a model with the same tokenizer`,
     );
-}
-
-function firstDifference(a: Tokenizer, b: Tokenizer): number | null {
-  for (let id = 0; id < Math.max(a.vocabSize, b.vocabSize); id++)
-    if (a.decode([id]) !== b.decode([id])) return id;
-  return null;
 }

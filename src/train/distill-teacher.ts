@@ -8,7 +8,7 @@ import { createEngine } from '../rollout/engine.js';
 import { type GenerateProgress, generateAll } from '../rollout/generate.js';
 import { samplingOf } from '../rollout/request.js';
 import { encodePrompt, type PromptTemplate, scoredText } from '../text/template.js';
-import type { Tokenizer } from '../text/tokenizer.js';
+import { firstTokenApart, type Tokenizer } from '../text/tokenizer.js';
 import { apiOptionsOf, type DistillOptions } from './distill-options.js';
 import { loadPolicy, type Policy, type PolicyPlan } from './policy.js';
 import { usualLength } from './rollout-options.js';
@@ -181,10 +181,10 @@ export function wholeAnswer(template: PromptTemplate, reasoning: string | null, 
 export function tokenizerDifference(teacher: Tokenizer, student: Tokenizer): string | null {
   if (teacher.vocabSize !== student.vocabSize)
     return `the teacher has ${teacher.vocabSize} tokens, the student ${student.vocabSize}`;
-  for (let id = 0; id < teacher.vocabSize; id++) {
-    const [t, s] = [teacher.decode([id]), student.decode([id])];
-    if (t !== s)
-      return `token ${id} is ${JSON.stringify(t)} for the teacher, ${JSON.stringify(s)} for the student`;
+  const id = firstTokenApart(teacher, student);
+  if (id !== null) {
+    const [t, s] = [teacher, student].map((tokenizer) => JSON.stringify(tokenizer.decode([id])));
+    return `token ${id} is ${t} for the teacher, ${s} for the student`;
   }
   const ends = (t: Tokenizer) => [...t.eosTokenIds].sort((a, b) => a - b);
   if (JSON.stringify(ends(teacher)) !== JSON.stringify(ends(student)))
