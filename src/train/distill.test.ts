@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { finish } from '../../test/support/finish.js';
 import { RetortError } from '../errors.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { plainTemplate } from '../text/template.js';
@@ -18,10 +19,6 @@ const at = (name: string) => join(folder, name);
 const small = { dModel: 32, layers: 2, heads: 2, threads: 1 };
 const task = { task: 'number-sort', taskOptions: { minCount: 2, maxCount: 3, maxNumber: 9 } };
 
-async function finish(loop: AsyncGenerator<unknown, unknown>): Promise<void> {
-  while (!(await loop.next()).done);
-}
-
 before(async () => {
   await finish(
     sft({ ...task, ...small, steps: 120, batchTokens: 1024, learningRate: 5e-3, save: at('teacher') }),
@@ -31,7 +28,6 @@ before(async () => {
 async function run(
   input: Partial<DistillInput>,
 ): Promise<{ steps: SupervisedStep[]; summary: DistillSummary }> {
-  const { d = {}, ...rest } = { ...input } as Partial<DistillInput> & { d?: object };
   const loop = distill({
     ...{ teacher: at('teacher'), ...task, dModel: 16, layers: 1, heads: 2, threads: 1, problems: 60 },
     ...{
@@ -41,16 +37,11 @@ async function run(
       evalProblems: 8,
       correct: false,
       maxRepetition: 1,
-      ...d,
-      ...rest,
+      ...input,
     },
   } as DistillInput);
-  const steps: SupervisedStep[] = [];
-  for (;;) {
-    const result = await loop.next();
-    if (result.done) return { steps, summary: result.value };
-    steps.push(result.value);
-  }
+  const { steps, result: summary } = await finish(loop);
+  return { steps, summary };
 }
 
 const METHODS: readonly Partial<DistillInput>[] = [

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { COUNTDOWN_BASE } from '../../test/support/cli.js';
+import { finish } from '../../test/support/finish.js';
 import { writeModelFolder } from '../checkpoint/folder.js';
 import { createDevice } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
@@ -46,10 +47,7 @@ async function modelFolder(name: string, { qkvBias, qkNorm, ...sizes }: Sizes): 
 }
 
 async function memoryOf(loop: AsyncGenerator<unknown, { memory: MemoryReport }>): Promise<MemoryReport> {
-  for (;;) {
-    const next = await loop.next();
-    if (next.done) return next.value.memory;
-  }
+  return (await finish(loop)).result.memory;
 }
 
 /** Kinds that make a hundredth of the whole or more, and the whole. */

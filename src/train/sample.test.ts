@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { finish } from '../../test/support/finish.js';
 import { noStories, stories } from '../../test/support/shared.js';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
@@ -38,14 +39,9 @@ let runs = 0;
 const place = () => join(folder, `run-${++runs}`);
 const COUNTDOWN = { model: 'models/countdown-base', task: 'countdown', problems: 30, samples: 4 } as const;
 
-async function finish(input: SampleInput): Promise<{ lines: SampleLine[]; summary: SampleSummary }> {
-  const lines: SampleLine[] = [];
-  const loop = sample({ device, ...input });
-  for (;;) {
-    const next = await loop.next();
-    if (next.done) return { lines, summary: next.value };
-    lines.push(...next.value.lines);
-  }
+async function keep(input: SampleInput): Promise<{ lines: SampleLine[]; summary: SampleSummary }> {
+  const { steps, result: summary } = await finish(sample({ device, ...input }));
+  return { lines: steps.flatMap(({ lines }) => lines), summary };
 }
 
 const linesOf = (path: string) =>
@@ -97,7 +93,7 @@ test('each rule drops what it says, and counts it once', () => {
 });
 
 test('the counts add up, and a line is learned as exactly the tokens that were sampled', async () => {
-  const { lines, summary } = await finish({ ...COUNTDOWN, out: place(), maxPerProblem: 2 });
+  const { lines, summary } = await keep({ ...COUNTDOWN, out: place(), maxPerProblem: 2 });
   assert.equal(summary.sampled, 120);
   const dropped = DROP_RULES.reduce((sum, rule) => sum + summary.dropped[rule], 0);
   assert.equal(summary.kept + dropped, 120);
@@ -136,7 +132,7 @@ test('texts that a tokenizer would write in other tokens are dropped and counted
   cpSync(stories as string, model, { recursive: true });
   writeFileSync(join(model, 'generation_config.json'), '{"eos_token_id": 1}');
   const short = { problems: 6, samples: 4, maxCompletionLength: 500, template: 'raw' };
-  const { summary } = await finish({ model, task: tale, out: place(), ...short });
+  const { summary } = await keep({ model, task: tale, out: place(), ...short });
   assert.ok(summary.dropped.inexact > 0, JSON.stringify(summary.dropped));
   if (summary.kept === 0) return;
   const policy = loadPolicy(model, device, { trainable: false });
@@ -148,45 +144,43 @@ test('texts that a tokenizer would write in other tokens are dropped and counted
 });
 
 test('stopped, killed in the middle of a write and gone on with: the same bytes, for any batch', async () => {
-  const whole = await finish({ ...COUNTDOWN, out: place() });
+  const whole = await keep({ ...COUNTDOWN, out: place() });
   const bytes = readFileSync(whole.summary.data, 'utf8');
   const out = place();
   const stopped = new AbortController();
   const loop = sample({ ...COUNTDOWN, device, out, maxSequences: 7, signal: stopped.signal });
   assert.equal((await loop.next()).done, false);
   stopped.abort();
-  await assert.rejects(async () => {
-    while (!(await loop.next()).done);
-  }, /stopped after \d+ of 30 problems.*go on with: retort resume/);
+  await assert.rejects(finish(loop), /stopped after \d+ of 30 problems.*go on with: retort resume/);
   const data = join(out, 'data.jsonl');
   const soFar = readFileSync(data, 'utf8');
   assert.ok(soFar.length > 0 && soFar.length < bytes.length && bytes.startsWith(soFar));
   // A kill between the data and the line that tells of it.
   appendFileSync(data, '{"prompt":"7 ');
   appendFileSync(join(out, 'progress.jsonl'), '{"bytes":99');
-  const { summary } = await finish({ ...COUNTDOWN, out, maxSequences: 7, resume: out });
+  const { summary } = await keep({ ...COUNTDOWN, out, maxSequences: 7, resume: out });
   assert.equal(readFileSync(data, 'utf8').replaceAll(out, ''), bytes);
   for (const key of ['kept', 'sampled', 'tokens', 'keptTokens', 'right', 'dropped'] as const)
     assert.deepEqual(summary[key], whole.summary[key]);
   assert.ok(existsSync(join(out, 'summary.json')));
   const config = join(out, 'config.json');
   writeFileSync(config, readFileSync(config, 'utf8').replace(/"sha256": "..../, '"sha256": "0000'));
-  await assert.rejects(finish({ ...COUNTDOWN, out, resume: out }), /weights of .*began with other weights/);
+  await assert.rejects(keep({ ...COUNTDOWN, out, resume: out }), /weights of .*began with other weights/);
 });
 
 test('a reward that fails drops its completion; another seed and another beginning are other problems', async () => {
   const moody = { name: 'moody', score: (_: unknown, text: string) => (text.length % 2 ? 1 : Number.NaN) };
-  const { summary, lines } = await finish({ ...COUNTDOWN, out: place(), rewards: [moody] });
+  const { summary, lines } = await keep({ ...COUNTDOWN, out: place(), rewards: [moody] });
   assert.ok(summary.dropped.failed > 0);
   assert.equal(summary.rewardFailures.moody, summary.dropped.failed);
   assert.ok(lines.every(({ origin }) => (origin.rewards as { moody: number }).moody === 1));
-  const later = await finish({ ...COUNTDOWN, out: place(), firstProblem: 1000 });
+  const later = await keep({ ...COUNTDOWN, out: place(), firstProblem: 1000 });
   assert.ok(later.lines.every(({ origin }) => (origin.index as number) >= 1000));
 });
 
 test('bad input is refused before anything is sampled', async () => {
   const refuses = async (more: Partial<SampleInput>, pattern: RegExp) =>
-    assert.rejects(finish({ ...COUNTDOWN, out: place(), ...more }), (error: unknown) => {
+    assert.rejects(keep({ ...COUNTDOWN, out: place(), ...more }), (error: unknown) => {
       assert.ok(error instanceof RetortError, String(error));
       assert.match(error.message, pattern);
       return true;

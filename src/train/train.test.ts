@@ -4,11 +4,12 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { echo, makeEchoBase, tiny } from '../../test/support/echo.js';
+import { finish } from '../../test/support/finish.js';
 import { openSafetensors } from '../checkpoint/safetensors.js';
 import { createDevice, Device } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
 import { defineReward } from '../reward/reward.js';
-import { defineTask } from '../task/define.js';
 import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './grpo.js';
 import { learningRateAt } from './schedule.js';
 import {
@@ -26,42 +27,16 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Say the digit again: learned in seconds, and imitated only half right, so that rewards have something to teach. */
-const echo = defineTask<{ digit: number }>({
-  name: 'echo',
-  problem: (split, index) => ({ digit: (split === 'train' ? 0 : 5) + (index % 5) }),
-  prompt: ({ digit }) => `${digit}?`,
-  gold: ({ digit }) => String(digit),
-  trace: ({ digit }, seed) => `<think></think><answer>${seed % 2 ? digit : (digit * 7 + seed) % 10}</answer>`,
-  alphabet: '0123456789?',
-  template: 'terse',
-});
-
-const batchTokens = 256;
-const tiny = { dModel: 32, layers: 2, heads: 2, context: 32, batchTokens };
-
-async function finish<S, R>(loop: AsyncGenerator<S, R>): Promise<{ steps: S[]; result: R }> {
-  const steps: S[] = [];
-  for (;;) {
-    const next = await loop.next();
-    if (next.done) return { steps, result: next.value };
-    steps.push(next.value);
-  }
-}
-
 const learn = (input: SupervisedInput) =>
   finish<SupervisedStep, SupervisedSummary>(
-    sft({ device, ...(input.model ? { batchTokens } : tiny), ...input }),
+    sft({ device, ...(input.model ? { batchTokens: tiny.batchTokens } : tiny), ...input }),
   );
 
 let base: string | null = null;
-/** A model that knows the format and is right about half of the time. */
 async function echoBase(): Promise<string> {
   if (base) return base;
   const save = join(folder, 'echo-base');
-  // Every digit is trained on here: held-out problems of this toy are digits that reinforcement does not see.
-  const all = { ...echo, problem: (_: string, index: number) => ({ digit: index % 10 }) } as typeof echo;
-  await learn({ task: all, steps: 150, save, learningRate: 3e-3 });
+  await makeEchoBase(save, { device });
   base = save;
   return save;
 }

@@ -2,6 +2,7 @@
 // something to teach.
 import { defineTask } from '../../src/task/define.js';
 import { type SupervisedInput, sft } from '../../src/train/supervised.js';
+import { finish } from './finish.js';
 
 export const echo = defineTask<{ digit: number }>({
   name: 'echo',
@@ -21,14 +22,4 @@ export async function makeEchoBase(save: string, options: Partial<SupervisedInpu
   // Every digit is trained on here: held-out problems of this toy are digits that reinforcement does not see.
   const all = { ...echo, problem: (_: string, index: number) => ({ digit: index % 10 }) } as typeof echo;
   await finish(sft({ ...tiny, task: all, steps: 150, learningRate: 3e-3, save, ...options }));
-}
-
-/** Runs a loop to its end. */
-export async function finish<S, R>(loop: AsyncGenerator<S, R>): Promise<{ steps: S[]; result: R }> {
-  const steps: S[] = [];
-  for (;;) {
-    const next = await loop.next();
-    if (next.done) return { steps, result: next.value };
-    steps.push(next.value);
-  }
 }
