@@ -1,9 +1,9 @@
 // A small student of a large teacher: RL alone, distilled, distilled then RL, at equal compute of the student's side; and
 // answers against logits against on-policy distillation at the same. Writes results/distill.
 // Usage: node runs/distill.mjs [SEED,SEED,...]      (default 0,1,2)
-import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
+import { madeWith, readJson, retort, writeJson } from './retort.mjs';
+import { mean, percent, points } from './statistics.mjs';
 
 const seeds = (process.argv[2] ?? '0,1,2').split(',').map(Number);
 const RUNS = '.runs/distill';
@@ -13,20 +13,15 @@ mkdirSync(RESULTS, { recursive: true });
 
 const said = [];
 /** Runs a verb in a folder of its own, once: a run that is there already is not made again. */
-function retort(name, args) {
+function once(name, args) {
   const out = `${RUNS}/${name}`;
   const line = `retort ${args.join(' ')}`;
   if (!said.some((s) => s.startsWith(line.replace(/--seed \d+/, '')))) said.push(line);
   const done = `${out}/summary.json`;
-  if (existsSync(done)) return { ...JSON.parse(readFileSync(done, 'utf8')), out };
+  if (existsSync(done)) return { ...readJson(done), out };
   rmSync(out, { recursive: true, force: true });
   const began = performance.now();
-  const ran = spawnSync(process.execPath, ['dist/src/cli/main.js', ...args, '--out', out, '--json'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    encoding: 'utf8',
-  });
-  if (ran.status !== 0) process.exit(ran.status ?? 1);
-  const result = JSON.parse(ran.stdout.trim().split('\n').at(-1));
+  const result = retort([...args, '--out', out]);
   console.error(`${name}: ${((performance.now() - began) / 1000).toFixed(0)} s`);
   return { ...result, out };
 }
@@ -40,8 +35,8 @@ const grpo = (model, rate, more) => [
   ...['--minibatches', '2', '--epsilon-high', '0.28', '--learning-rate', rate, ...MEASURED, ...more],
 ];
 
-const teacher = retort('teacher', grpo('models/countdown-base', '1.5e-4', ['--steps', '60', '--seed', '0']));
-const base = retort('student-base', [
+const teacher = once('teacher', grpo('models/countdown-base', '1.5e-4', ['--steps', '60', '--seed', '0']));
+const base = once('student-base', [
   ...['sft', '--task', 'countdown', '--d-model', '64', '--hidden', '160', '--steps', '1000'],
   ...['--warmup-steps', '100', '--learning-rate', '3e-3', '--seed', '0'],
 ]);
@@ -63,7 +58,7 @@ const distill = (method, steps, seed) => [
 const REHEARSED = 30;
 const perStep = {};
 for (const method of Object.keys(METHODS)) {
-  const short = retort(`rehearsal-${method}`, [
+  const short = once(`rehearsal-${method}`, [
     ...distill(method, REHEARSED, seeds[0]).map((word) => (word === '1000' ? '0' : word)),
   ]);
   perStep[method] = spent(short) / REHEARSED;
@@ -90,7 +85,7 @@ const row = (seed, arm, parts) => {
   write();
 };
 for (const seed of seeds) {
-  const rl = retort(`rl-${seed}`, grpo(last(base), RL_RATE, ['--steps', `${RL_STEPS}`, '--seed', `${seed}`]));
+  const rl = once(`rl-${seed}`, grpo(last(base), RL_RATE, ['--steps', `${RL_STEPS}`, '--seed', `${seed}`]));
   row(seed, 'base', [
     { before: rl.before, after: rl.before, operations: { trained: 0, generated: 0 }, seconds: 0 },
   ]);
@@ -98,31 +93,27 @@ for (const seed of seeds) {
   const budget = spent(rl);
   for (const method of Object.keys(METHODS))
     row(seed, `distilled, ${method}`, [
-      retort(`${method}-${seed}`, distill(method, stepsFor(method, budget), seed)),
+      once(`${method}-${seed}`, distill(method, stepsFor(method, budget), seed)),
     ]);
   // Half of it on answers, the rest on RL. What a step costs depends on how long its completions get: a first run tells.
-  const half = retort(`half-${seed}`, distill('responses', stepsFor('responses', budget / 2), seed));
+  const half = once(`half-${seed}`, distill('responses', stepsFor('responses', budget / 2), seed));
   const left = budget - spent(half);
-  rlPerStep ??= spent(retort('rehearsal-then-rl', thenRl(half, RL_STEPS / 3, seed))) / (RL_STEPS / 3);
-  const then = retort(`then-rl-${seed}`, thenRl(half, Math.max(1, Math.round(left / rlPerStep)), seed));
+  rlPerStep ??= spent(once('rehearsal-then-rl', thenRl(half, RL_STEPS / 3, seed))) / (RL_STEPS / 3);
+  const then = once(`then-rl-${seed}`, thenRl(half, Math.max(1, Math.round(left / rlPerStep)), seed));
   row(seed, 'half distilled (responses), then RL', [half, then]);
-  const whole = retort(`responses-${seed}`, distill('responses', stepsFor('responses', budget), seed));
-  const beyond = retort(`beyond-${seed}`, thenRl(whole, RL_STEPS / 2, seed));
+  const whole = once(`responses-${seed}`, distill('responses', stepsFor('responses', budget), seed));
+  const beyond = once(`beyond-${seed}`, thenRl(whole, RL_STEPS / 2, seed));
   row(seed, 'beyond equal compute: distilled (responses), then RL', [whole, beyond]);
 }
 
 function write() {
-  const percent = (x) => `${(100 * x).toFixed(1)}`;
-  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const spread = (values) => (values.length < 2 ? '' : ` (${values.map(percent).join(', ')})`);
-  const { target } = JSON.parse(readFileSync(`${base.out}/config.json`, 'utf8')).config;
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
+  const spread = (values) => (values.length < 2 ? '' : ` (${values.map(points).join(', ')})`);
   const arms = [...new Set(rows.map((r) => r.arm))];
   const ops = (n) => n.toExponential(2).replace('+', '');
   const lines = [
     ...said,
-    `seeds ${seeds.join(', ')}; commit ${commit}; node ${process.version}; target ${target.name} of ${target.lanes} lanes; ${availableParallelism()} x ${cpus()[0].model.trim()}`,
-    `teacher: held-out greedy ${percent(teacher.after.greedy)}%, sampled ${percent(teacher.after.sampled)}%`,
+    `seeds ${seeds.join(', ')}; ${madeWith(base.out)}`,
+    `teacher: held-out greedy ${percent(teacher.after.greedy)}, sampled ${percent(teacher.after.sampled)}`,
     `student's base: ${ops(spent(base))} operations, the same for all rows and in none of them`,
     '',
     'held-out accuracy in percent, mean (of each seed); operations of the student, and of the teacher apart, mean',
@@ -131,7 +122,7 @@ function write() {
     ...arms.map((arm) => {
       const of = rows.filter((r) => r.arm === arm);
       const accuracy = (name) =>
-        `${percent(mean(of.map((r) => r.after[name])))}${spread(of.map((r) => r.after[name]))}`;
+        `${points(mean(of.map((r) => r.after[name])))}${spread(of.map((r) => r.after[name]))}`;
       const total = (f) => ops(mean(of.map(f)));
       return [
         arm,
@@ -145,6 +136,6 @@ function write() {
     }),
   ];
   writeFileSync(`${RESULTS}/summary.txt`, `${lines.join('\n')}\n`);
-  writeFileSync(`${RESULTS}/results.json`, `${JSON.stringify(rows, null, 1)}\n`);
+  writeJson(`${RESULTS}/results.json`, rows);
 }
 console.log(readFileSync(`${RESULTS}/summary.txt`, 'utf8'));

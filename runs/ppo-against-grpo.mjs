@@ -2,9 +2,9 @@
 //   learn  the runs; their metrics and summaries go to results/ppo-against-grpo
 //   time   what a token costs, in short runs that alternate, with the base and with the policy that GRPO made of it
 //   table  summary.txt from both
-import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
+import { madeWith, readJson, retort, writeJson } from './retort.mjs';
+import { mean, meanPoints, median, percent } from './statistics.mjs';
 
 const [, , phase, seedList] = process.argv;
 const seeds = seedList.split(',').map(Number);
@@ -42,31 +42,12 @@ function flags(options) {
   );
 }
 
-function retort(args) {
-  const run = spawnSync(process.execPath, ['dist/src/cli/main.js', ...args, '--json'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    encoding: 'utf8',
-  });
-  if (run.status !== 0) process.exit(run.status ?? 1);
-  return JSON.parse(run.stdout.trim().split('\n').at(-1));
-}
-
-const readJson = (name) => JSON.parse(readFileSync(`${folder}/${name}`, 'utf8'));
-const writeJson = (name, value) => writeFileSync(`${folder}/${name}`, `${JSON.stringify(value, null, 1)}\n`);
 const readRows = (path) =>
   readFileSync(path, 'utf8')
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));
 const runOf = (name, seed) => `.runs/against-${name}-${seed}`;
-const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-
-function where(dir) {
-  const { target } = JSON.parse(readFileSync(`${dir}/config.json`, 'utf8')).config;
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-  return `commit ${commit}; node ${process.version}; target ${target.name} of ${target.lanes} lanes; ${availableParallelism()} x ${cpus()[0].model.trim()}`;
-}
 
 function learn() {
   const results = [];
@@ -77,7 +58,7 @@ function learn() {
       const options = { model: BASE, ...SAME, ...LOOPS[name], ...EVALUATED, seed, out };
       results.push({ name, seed, ...retort([name, ...flags(options)]) });
       copyFileSync(`${out}/metrics.jsonl`, `${folder}/${name}-seed-${seed}.jsonl`);
-      writeJson('results.json', { where: where(out), results });
+      writeJson(`${folder}/results.json`, { where: madeWith(out), results });
     }
 }
 
@@ -105,7 +86,7 @@ function time() {
           });
         }
       }
-  writeJson('time.json', { where: where('.runs/against-time-grpo'), rows });
+  writeJson(`${folder}/time.json`, { where: madeWith('.runs/against-time-grpo'), rows });
 }
 
 const KINDS = {
@@ -122,21 +103,6 @@ const OTHERS = {
   total: 'all at once',
 };
 const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(2)}`;
-const percent = (x) => `${(100 * x).toFixed(1)}%`;
-const points = (x) => `${(100 * x).toFixed(1)}`;
-
-/** Student's t for few seeds: mean and 95% interval. */
-function interval(values) {
-  const t = { 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776 }[values.length];
-  const m = mean(values);
-  if (!t) return [m, null];
-  const sd = Math.sqrt(values.reduce((a, v) => a + (v - m) ** 2, 0) / (values.length - 1));
-  return [m, [m - (t * sd) / Math.sqrt(values.length), m + (t * sd) / Math.sqrt(values.length)]];
-}
-const withInterval = (values) => {
-  const [m, ends] = interval(values);
-  return `${points(m)} points${ends ? ` (95% over seeds: ${points(ends[0])} to ${points(ends[1])})` : ''}`;
-};
 
 function grid(rows) {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
@@ -182,8 +148,8 @@ function at(curve, x) {
 }
 
 function table() {
-  const { where: made, results } = readJson('results.json');
-  const timing = readJson('time.json');
+  const { where: made, results } = readJson(`${folder}/results.json`);
+  const timing = readJson(`${folder}/time.json`);
   const planned = Object.fromEntries(
     Object.entries({ grpo: { beta: 0.04 }, ppo: { 'kl-coef': 0.05 } }).map(([name, kl]) => {
       const options = { model: BASE, ...SAME, ...LOOPS[name], ...kl };
@@ -292,10 +258,10 @@ function table() {
       const r = results.find((one) => one.name === name && one.seed === seed);
       return r.after.sampled - r.before.sampled;
     });
-  lines.push('', ...names.map((name) => `${name}: gain ${withInterval(gains(name))}`));
+  lines.push('', ...names.map((name) => `${name}: gain ${meanPoints(gains(name))}`));
   const apart = (key) => finals('grpo', key).map((x, i) => x - finals('ppo', key)[i]);
   lines.push(
-    `GRPO less PPO at the end: sampled ${withInterval(apart('sampled'))}; greedy ${withInterval(apart('greedy'))}`,
+    `GRPO less PPO at the end: sampled ${meanPoints(apart('sampled'))}; greedy ${meanPoints(apart('greedy'))}`,
   );
   for (const axis of ['tokens', 'seconds']) {
     const differences = seeds.map((_, i) => {
@@ -304,7 +270,7 @@ function table() {
       return at(a, end) - at(b, end);
     });
     lines.push(
-      `GRPO less PPO at the same ${axis} (where the shorter run ends): sampled ${withInterval(differences)}`,
+      `GRPO less PPO at the same ${axis} (where the shorter run ends): sampled ${meanPoints(differences)}`,
     );
   }
   writeFileSync(`${folder}/summary.txt`, `${lines.join('\n')}\n`);

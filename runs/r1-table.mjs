@@ -1,14 +1,12 @@
 // The table of R1's stages over seeds, from results/r1: held-out accuracy of each task after each stage.
-import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
-import { interval, mean } from './statistics.mjs';
+import { readdirSync } from 'node:fs';
+import { machine, readJson, software } from './retort.mjs';
+import { interval, mean, points } from './statistics.mjs';
 
 const FOLDER = 'results/r1';
-const percent = (x) => (100 * x).toFixed(1);
 const cell = (values) => {
   const [low, high] = interval(values);
-  return `${percent(mean(values))} (${percent(low)} to ${percent(high)})`;
+  return `${points(mean(values))} (${points(low)} to ${points(high)})`;
 };
 
 /** One table: stages down, tasks across. */
@@ -36,10 +34,7 @@ function table(runs, of) {
     .join('\n');
 }
 
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-console.log(
-  `runs/r1.sh; commit ${commit}; node ${process.version}; ${availableParallelism()} x ${cpus()[0].model.trim()}`,
-);
+console.log(`runs/r1.sh; ${software()}; ${machine()}`);
 console.log(
   'mean over seeds and its 95% interval over seeds (Student); 500 held-out problems of each task\n',
 );
@@ -48,7 +43,7 @@ for (const [arm, title] of [
   ['r1', 'four stages'],
 ]) {
   const files = readdirSync(FOLDER).filter((name) => name.startsWith(`${arm}-`) && name.endsWith('.json'));
-  const runs = files.sort().map((name) => JSON.parse(readFileSync(`${FOLDER}/${name}`, 'utf8')));
+  const runs = files.sort().map((name) => readJson(`${FOLDER}/${name}`));
   console.log(`${title}, one completion sampled at temperature 1, ${runs.length} seeds`);
   console.log(`${table(runs, ({ value }) => value)}\n`);
   console.log(`${title}, greedy`);

@@ -1,8 +1,8 @@
 // Thinking longer at test time, on the base model that ships: accuracy by thinking budget, and by the least length of a
 // thought, greedy, for three draws of held-out problems. Writes results/test-time.
-import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { mean } from './statistics.mjs';
+import { retort, software, writeJson } from './retort.mjs';
+import { mean, percent, range } from './statistics.mjs';
 
 const folder = 'results/test-time';
 const SEEDS = (process.env.SEEDS ?? '0,1,2').split(',').map(Number);
@@ -12,10 +12,7 @@ const PARTS = {
   least: ['--min-thinking', '0,20,40,60,80', '--wait', '>'],
 };
 mkdirSync(folder, { recursive: true });
-const percent = (x) => `${(100 * x).toFixed(1)}%`;
-const range = ([low, high]) => `(${(100 * low).toFixed(1)}-${(100 * high).toFixed(1)})`;
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-const lines = [`seeds ${SEEDS.join(', ')} of the problems; commit ${commit}; node ${process.version}`];
+const lines = [`seeds ${SEEDS.join(', ')} of the problems; ${software()}`];
 const results = {};
 for (const [part, flags] of Object.entries(PARTS)) {
   const base = [
@@ -30,13 +27,8 @@ for (const [part, flags] of Object.entries(PARTS)) {
   ];
   lines.push('', `retort ${base.join(' ')}`);
   results[part] = SEEDS.map((seed) => {
-    const more = ['--seed', `${seed}`, '--plot', `${folder}/${part}-${seed}.svg`, '--json'];
-    const run = spawnSync(process.execPath, ['dist/src/cli/main.js', ...base, ...more], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      encoding: 'utf8',
-    });
-    if (run.status !== 0) process.exit(run.status ?? 1);
-    return { seed, ...JSON.parse(run.stdout.trim().split('\n').at(-1)) };
+    const plot = `${folder}/${part}-${seed}.svg`;
+    return { seed, ...retort([...base, '--seed', `${seed}`, '--plot', plot]) };
   });
   const [first] = results[part];
   first.settings.forEach(({ thinkingBudget, minThinking }, i) => {
@@ -52,5 +44,5 @@ for (const [part, flags] of Object.entries(PARTS)) {
   });
 }
 writeFileSync(`${folder}/summary.txt`, `${lines.join('\n')}\n`);
-writeFileSync(`${folder}/results.json`, `${JSON.stringify(results, null, 1)}\n`);
+writeJson(`${folder}/results.json`, results);
 console.log(lines.join('\n'));
