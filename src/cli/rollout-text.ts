@@ -1,21 +1,8 @@
 // What the verbs of loops with rollouts say in words: failures of rewards, and the end of a run.
 import type { RewardFailure } from '../reward/score.js';
 import type { Accuracies } from '../train/held-out.js';
+import type { RolloutSummary } from '../train/rollout-run.js';
 import { duration, percentWithInterval, say, table } from './terminal.js';
-
-/** What the summaries of such loops have in common. */
-export interface RolloutSummary {
-  readonly steps: number;
-  readonly before: Accuracies | null;
-  readonly after: Accuracies | null;
-  readonly tokens: number;
-  readonly trainedTokens: number;
-  readonly seconds: number;
-  readonly run: string | null;
-  readonly saved: string | null;
-  readonly rewardFailures: Readonly<Record<string, number>>;
-  readonly judging?: Readonly<Record<string, number>>;
-}
 
 /** Failures of a reward that are told one by one; the summary counts them all. */
 const FAILURES_SHOWN = 5;

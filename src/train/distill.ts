@@ -46,6 +46,7 @@ import { tokensOf } from './packing.js';
 import { loadPolicy, newPolicy, type Policy, type PolicyPlan, readPolicyPlan } from './policy.js';
 import { openActiveRun } from './recorder.js';
 import { usualLength } from './rollout-options.js';
+import type { LoopInput } from './setting.js';
 import { stepsOfEpochs, take } from './supervised-data.js';
 import {
   type Drawn,
@@ -57,15 +58,8 @@ import {
 import { lossOver, meanLoss } from './supervised-loss.js';
 import { makeTopLogits, readTopLogits, storedTeacher, topLogitsName, writeTopLogits } from './top-logits.js';
 
-export type DistillInput = Omit<z.input<typeof distillOptions>, 'task'> & {
-  readonly task?: string | Task;
-  /** Go on with the run in this folder; the other options are those it was begun with. */
-  readonly resume?: string;
-  readonly device?: Device;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (stage: string, progress: GenerateProgress) => void;
-  readonly warn?: (message: string) => void;
-};
+export type DistillInput = Omit<z.input<typeof distillOptions>, 'task'> &
+  Partial<Pick<LoopInput, 'task' | 'resume' | 'device' | 'signal' | 'onProgress' | 'warn'>>;
 
 export interface DistillSummary {
   readonly method: DistillOptions['method'];

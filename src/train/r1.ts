@@ -11,8 +11,6 @@ import { writeFileAtomically } from '../checkpoint/atomic.js';
 import { takeLock } from '../checkpoint/lock.js';
 import { createRun, listCheckpoints, openRun, resumeRun } from '../checkpoint/run-folder.js';
 import { RetortError } from '../errors.js';
-import type { RewardFailure } from '../reward/score.js';
-import type { GenerateProgress } from '../rollout/generate.js';
 import { loadTask } from '../task/load.js';
 import { VERSION } from '../version.js';
 import { type GrpoInput, type GrpoStep, type GrpoSummary, grpo } from './grpo.js';
@@ -28,19 +26,12 @@ import {
   stageInputs,
   taskOf,
 } from './r1-options.js';
-import type { OnEvaluation } from './rollout-evaluation.js';
 import { type SampleStep, type SampleSummary, sample } from './sample.js';
+import type { LoopInput } from './setting.js';
 import { type SupervisedStep, sft } from './supervised.js';
 
-export type R1Input = z.input<typeof r1Options> & {
-  /** Go on with the pipeline in this folder; the other options are those it was begun with. */
-  readonly resume?: string;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (stage: string, progress: GenerateProgress) => void;
-  readonly onEvaluation?: OnEvaluation;
-  readonly onRewardFailure?: (failure: RewardFailure) => void;
-  readonly warn?: (message: string) => void;
-};
+/** `resume` is the folder of a pipeline. */
+export type R1Input = z.input<typeof r1Options> & Omit<LoopInput, 'task' | 'rewards' | 'device'>;
 
 /** A step of one of the stages' loops. */
 export type R1Step =

@@ -9,6 +9,7 @@ import { makeNewPolicy } from './new-model.js';
 import { saveModel } from './options.js';
 import { loadPolicy, type Policy } from './policy.js';
 import { openActiveRun } from './recorder.js';
+import type { LoopInput } from './setting.js';
 import { type Prepared, prepareData, take } from './supervised-data.js';
 import {
   type Drawn,
@@ -27,14 +28,8 @@ import {
 
 export type { SupervisedStep } from './supervised-loop.js';
 
-export type SupervisedInput = Omit<z.input<typeof supervisedOptions>, 'task'> & {
-  readonly task?: string | Task;
-  /** Go on with the run in this folder; the other options are those it was begun with. */
-  readonly resume?: string;
-  readonly device?: Device;
-  readonly signal?: AbortSignal;
-  readonly warn?: (message: string) => void;
-};
+export type SupervisedInput = Omit<z.input<typeof supervisedOptions>, 'task'> &
+  Partial<Pick<LoopInput, 'task' | 'resume' | 'device' | 'signal' | 'warn'>>;
 
 export interface SupervisedSummary {
   readonly steps: number;

@@ -29,10 +29,7 @@ export function grpoRehearsal(
       const reference =
         o.beta > 0 ? stageModel(device, subject.config, { trainable: false, kind: 'reference' }) : null;
       try {
-        if (evaluate && (o.evalEnds || o.evalEvery > 0)) {
-          await playEvaluation(job, meanLength);
-          done('evaluation', 0);
-        }
+        if (evaluate) await playEvaluation(job, meanLength, done);
         let from: { nextProblem: number; rates: SuccessRates } = { nextProblem: 0, rates: {} };
         for (let step = 1; step <= steps; step++) {
           const batch = await sampleBatch(job, step, from, (_, items) => stagedScorer.scoreAll(items));

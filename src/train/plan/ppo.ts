@@ -38,10 +38,7 @@ export function ppoRehearsal(
       // What takes most: policy and critic learn.
       const played = { ...o, criticWarmupSteps: 0 };
       try {
-        if (evaluate && (o.evalEnds || o.evalEvery > 0)) {
-          await playEvaluation(job, meanLength);
-          done('evaluation', 0);
-        }
+        if (evaluate) await playEvaluation(job, meanLength, done);
         let next = 0;
         for (let step = 1; step <= steps; step++) {
           const batch = await sampleBatch(job, critic, reference, step, next, (_, items) =>

@@ -10,7 +10,7 @@ import type { Job } from '../rollout.js';
 import { evaluateNow } from '../rollout-evaluation.js';
 import type { RolloutOptions } from '../rollout-options.js';
 import { drawLengths, STAGED_END, stagedStream } from './lengths.js';
-import { type ChangedOptions, halved, stageModel, stopIfAborted } from './rehearsal.js';
+import { type ChangedOptions, halved, type Phase, stageModel, stopIfAborted } from './rehearsal.js';
 
 /** What is trained, on what. */
 export interface RolloutSubject {
@@ -49,9 +49,16 @@ export function stageJob<O extends RolloutOptions>(
   return { llama, job };
 }
 
-/** Plays an evaluation. */
-export async function playEvaluation(job: Job, meanLength: number): Promise<void> {
-  await evaluateNow({ ...job, o: { ...job.o, stop: [], maxCompletionLength: meanLength } }, 1, 'rehearsal');
+/** Plays an evaluation, where the run has any. */
+export async function playEvaluation(
+  job: Job,
+  meanLength: number,
+  done: (phase: Phase, step: number) => void,
+): Promise<void> {
+  const { o } = job;
+  if (!o.evalEnds && o.evalEvery === 0) return;
+  await evaluateNow({ ...job, o: { ...o, stop: [], maxCompletionLength: meanLength } }, 1, 'rehearsal');
+  done('evaluation', 0);
 }
 
 /** Less to do: shorter completions, then fewer layers, then fewer problems; null where there is no less. */
