@@ -281,8 +281,20 @@ test('a torn last line is cut off; a file of another kind is refused and left al
     await again.close();
     const other = newFile();
     writeFileSync(other, '{"prompt":"x"}\n');
-    assert.throws(() => open(server, { answers: other }), failsWith('bad-data', /type/));
+    assert.throws(() => open(server, { answers: other }), failsWith('bad-data', /no file of answers/));
     assert.equal(readFileSync(other, 'utf8'), '{"prompt":"x"}\n');
+    // Nor is its last line taken for a torn one.
+    for (const text of ['{"prompt":"x"}', '{"prompt":"x"}\n{"prompt":"y"}', 'words']) {
+      writeFileSync(other, text);
+      assert.throws(
+        () => open(server, { answers: other }),
+        failsWith('bad-data', /name another file of answers/),
+      );
+      assert.equal(readFileSync(other, 'utf8'), text);
+    }
+    // A kill may leave less than the first line.
+    writeFileSync(other, '{"type":"format","fo');
+    await open(server, { answers: other }).close();
   });
 });
 

@@ -9,7 +9,7 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 import { syncFolder } from '../checkpoint/atomic.js';
 import { makeFolder } from '../checkpoint/files.js';
-import { openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
+import { openJsonlWriter, readJsonl, readLines } from '../checkpoint/jsonl.js';
 import { takeLock } from '../checkpoint/lock.js';
 import { RetortError, refuse } from '../errors.js';
 import type { Prices } from './options.js';
@@ -65,7 +65,8 @@ const line = z.discriminatedUnion('type', [
 ]);
 type Line = z.output<typeof line>;
 
-const FORMAT = 'retort-api/1';
+const FORMAT: Line = { type: 'format', format: 'retort-api/1' };
+const REMEDY = 'name another file of answers, or a new one';
 
 /** What was spent. Costs are in millionths of the prices' currency: tokens times prices are whole for whole prices. */
 export interface Spent {
@@ -161,6 +162,7 @@ function openLocked(path: string, prices: Prices | null, unlock: () => void): Le
     }
   };
   const known = existsSync(path);
+  if (known) checkFormat(path);
   // Cuts a torn last line off first, so that what is read is what stays.
   const writer = openJsonlWriter(path);
   if (known) for (const one of readLedger(path)) apply(one);
@@ -170,7 +172,7 @@ function openLocked(path: string, prices: Prices | null, unlock: () => void): Le
     apply(one);
   };
   if (writer.offset() === 0) {
-    put({ type: 'format', format: FORMAT });
+    put(FORMAT);
     syncFolder(dirname(path));
   }
   return {
@@ -224,18 +226,21 @@ function plus(a: BilledTokens, b: BilledTokens): BilledTokens {
   };
 }
 
+/** Before anything is cut off a file: it must be one of these, or what a kill left of the first line of one. */
+function checkFormat(path: string): void {
+  const format = JSON.stringify(FORMAT);
+  const [first] = readLines(path, 'bad-data', REMEDY);
+  if (!first || (first.complete ? first.text === format : format.startsWith(first.text))) return;
+  throw refuse('bad-data', `first line of ${path}`, first.text, `it is no file of answers: ${REMEDY}`);
+}
+
 function* readLedger(path: string): Generator<Line> {
-  const remedy = 'name another file of answers, or a new one';
-  let first = true;
-  for (const { number, value } of readJsonl(path, { code: 'bad-data', remedy })) {
+  for (const { number, value } of readJsonl(path, { code: 'bad-data', remedy: REMEDY })) {
     const parsed = line.safeParse(value);
     if (!parsed.success) {
       const { path: at, message } = parsed.error.issues[0];
-      throw new RetortError('bad-data', `${path}:${number}: ${at.join('.')}: ${message}; ${remedy}`);
+      throw new RetortError('bad-data', `${path}:${number}: ${at.join('.')}: ${message}; ${REMEDY}`);
     }
-    if (first && !(parsed.data.type === 'format' && parsed.data.format === FORMAT))
-      throw refuse('bad-data', `first line of ${path}`, value, `it is no file of answers: ${remedy}`);
-    first = false;
     yield parsed.data;
   }
 }
