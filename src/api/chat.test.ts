@@ -253,6 +253,39 @@ test('a changed model name is noticed, named and stops, also from the file; or i
   });
 });
 
+test('what ends the calls lets no waiting one begin, and waits for no pause', async () => {
+  const ends: readonly [FakeApiOptions, string][] = [
+    [{ behave: () => ({ kind: 'status', status: 401 }) }, 'network'],
+    [{ usage: () => ({ input: 10, output: 51 }) }, 'budget'],
+    [{ behave: (n) => ({ kind: 'answer', model: `m-${n}` }) }, 'bad-data'],
+  ];
+  for (const [o, code] of ends)
+    await withServer(o, async (server) => {
+      const api = open(server, { concurrency: 1 });
+      const asked = ['a', 'b', 'c', 'd'].map((text) => api.ask(ask(text)));
+      const results = await Promise.allSettled(asked);
+      const wrong = results.flatMap((r) => (r.status === 'rejected' ? [(r.reason as RetortError).code] : []));
+      // The first name of a model is the right one.
+      const answered = code === 'bad-data' ? 1 : 0;
+      assert.deepEqual(wrong, Array(4 - answered).fill(code));
+      assert.equal(server.requests.length, 1 + answered, code);
+      await api.close();
+    });
+  const behave = (n: number): FakeBehaviour =>
+    n === 0
+      ? { kind: 'status', status: 429, headers: { 'retry-after': '300' } }
+      : { kind: 'status', status: 401 };
+  await withServer({ behave }, async (server) => {
+    const api = open(server);
+    const began = performance.now();
+    const waits = api.ask(ask('a'));
+    setTimeout(() => api.ask(ask('b')).catch(() => {}), 50);
+    await assert.rejects(waits, failsWith('network', /401/));
+    await api.close();
+    assert.ok(performance.now() - began < 60_000, 'it did not wait for the pause to end');
+  });
+});
+
 test('interrupted: calls under way end and are kept, no other begins', async () => {
   const stop = new AbortController();
   await withServer({ delay: 30 }, async (server) => {

@@ -84,8 +84,14 @@ export function openChatApi(input: ChatApiInput): ChatApi {
   const gate = openGate(settings, ledger, answers);
   const pending = new Map<string, Promise<ApiAnswer>>();
   const told = new Set<string>();
-  /** Set by what ends every call: no further one begins. */
+  /** Set by what ends every call: no further one begins, and none waits for its next attempt. */
   let failure: unknown = null;
+  const over = new AbortController();
+  const pauses = AbortSignal.any([over.signal, ...(signal ? [signal] : [])]);
+  const end = (error: unknown) => {
+    failure ??= error;
+    over.abort();
+  };
 
   const stopped = () => {
     if (signal?.aborted) return new RetortError('interrupted', `stopped; what was answered is in ${answers}`);
@@ -105,15 +111,27 @@ export function openChatApi(input: ChatApiInput): ChatApi {
         checkModel(answer);
         return answer;
       } catch (error) {
-        if (!(error instanceof AttemptError)) throw error;
-        ledger.failed(begun, error.billed, error.message);
-        wait = pause(error, tried);
-        warn(`${settings.endpoint}: ${error.message}; attempt ${tried + 2} in ${wait.toFixed(1)} s`);
+        try {
+          wait = afterFailure(begun, error, tried);
+        } catch (last) {
+          // Before the gate lets the next call in.
+          end(last);
+          throw last;
+        }
       } finally {
         gate.leave();
       }
-      await sleep(1000 * wait, undefined, { signal }).catch(() => {});
+      await sleep(1000 * wait, undefined, { signal: pauses }).catch(() => {});
     }
+  }
+
+  /** Records a failed attempt and gives the seconds until the next one. @throws what ends all calls */
+  function afterFailure(begun: number, error: unknown, tried: number): number {
+    if (!(error instanceof AttemptError)) throw error;
+    ledger.failed(begun, error.billed, error.message);
+    const wait = pause(error, tried);
+    warn(`${settings.endpoint}: ${error.message}; attempt ${tried + 2} in ${wait.toFixed(1)} s`);
+    return wait;
   }
 
   /** Seconds until the next attempt: what the API asks, or ever longer, with a random part so that calls spread. */
@@ -180,7 +198,7 @@ export function openChatApi(input: ChatApiInput): ChatApi {
       const same = pending.get(key);
       if (same) return same;
       const answer = call(key, question, parameters).catch((error: unknown) => {
-        failure ??= error;
+        end(error);
         throw error;
       });
       pending.set(key, answer);
@@ -192,7 +210,7 @@ export function openChatApi(input: ChatApiInput): ChatApi {
     },
     totals: () => ledger.totals(),
     async close() {
-      failure ??= new RetortError('interrupted', 'the client of the API is closed');
+      end(new RetortError('interrupted', 'the client of the API is closed'));
       await Promise.allSettled(pending.values());
       ledger.close();
     },
