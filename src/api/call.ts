@@ -153,6 +153,9 @@ function watched(response: Response, heard: () => void): Response {
   });
 }
 
+/** Ends that are none: DeepSeek's where its machines are busy, and that of gateways for a fault behind them. */
+const BROKEN_OFF: readonly string[] = ['insufficient_system_resource', 'error'];
+
 async function collect(stream: AsyncIterable<unknown>, ended: () => string | null): Promise<Reply> {
   let content = '';
   let reasoning: string | null = null;
@@ -180,6 +183,8 @@ async function collect(stream: AsyncIterable<unknown>, ended: () => string | nul
     if (finishReason === null || model === null) throw error;
   }
   if (finishReason === null) throw broken(ended() ?? 'the answer broke off before its end');
+  if (BROKEN_OFF.includes(finishReason))
+    throw broken(`the API broke its answer off (finish_reason ${finishReason})`);
   if (model === null) throw broken('the answer names no model');
   return { content, reasoning, finishReason, model, systemFingerprint, usage };
 }

@@ -75,6 +75,8 @@ const FAILURES: readonly (FakeBehaviour & { readonly billed: boolean })[] = [
   { kind: 'reset', billed: true },
   { kind: 'cut', billed: true },
   { kind: 'cut', clean: true, billed: true },
+  { kind: 'cut', clean: true, finish: 'insufficient_system_resource', billed: true },
+  { kind: 'cut', clean: true, finish: 'error', billed: true },
   { kind: 'stall', billed: true },
   { kind: 'stall', drip: true, billed: true },
   { kind: 'wrong-json', billed: true },

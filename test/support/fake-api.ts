@@ -14,8 +14,8 @@ export type FakeBehaviour =
   | { readonly kind: 'answer'; readonly model?: string; readonly usage?: boolean }
   | { readonly kind: 'status'; readonly status: number; readonly headers?: Readonly<Record<string, string>> }
   | { readonly kind: 'reset' }
-  /** Breaks off in the middle; `clean` as if that were the end. */
-  | { readonly kind: 'cut'; readonly clean?: boolean }
+  /** Breaks off in the middle; `clean` as if that were the end, `finish` saying that it is none. */
+  | { readonly kind: 'cut'; readonly clean?: boolean; readonly finish?: string }
   /** Stops sending in the middle, or sends a byte now and then for ever. */
   | { readonly kind: 'stall'; readonly drip?: boolean }
   | { readonly kind: 'wrong-json' }
@@ -90,6 +90,8 @@ export async function fakeApi(o: FakeApiOptions = {}): Promise<FakeApi> {
     const half = Math.ceil(content.length / 2);
     response.write(chunk({ role: 'assistant', content: content.slice(0, half) }));
     if (behaviour.kind === 'cut') {
+      const { finish } = behaviour;
+      if (finish) response.write(chunk({}, { choices: [{ index: 0, delta: {}, finish_reason: finish }] }));
       if (behaviour.clean) response.end();
       else setTimeout(() => response.socket?.destroy(), 5);
       return;
