@@ -351,6 +351,19 @@ test('wrong options are refused before any call', () => {
   wrong({ endpoint: 'http://localhost:1/v1', apiKeyEnv: 'sk-123' }, /not the key itself/);
 });
 
+test('a parameter that the client sets itself is refused, not passed over', async () => {
+  await withServer({}, async (server) => {
+    const api = open(server);
+    for (const name of ['model', 'messages', 'stream_options', 'n', 'max_tokens'])
+      await assert.rejects(
+        api.ask(ask('x', { more: { [name]: 'm' } })),
+        failsWith('bad-input', /leave it out/),
+      );
+    assert.equal(server.requests.length, 0);
+    await api.close();
+  });
+});
+
 test('killed at any moment: nothing that was answered is asked again, and what was perhaps paid is counted', async () => {
   await withServer({ delay: 3 }, async (server) => {
     const answers = newFile();

@@ -295,12 +295,16 @@ function parametersOf(q: ChatQuestion, { maxTokensName }: ApiSettings): ChatPara
   };
 }
 
+const SET_HERE = [
+  ...['model', 'messages', 'n', 'stream', 'stream_options', 'max_tokens', 'max_completion_tokens'],
+];
+
 function checkQuestion({ messages, maxTokens, more }: ChatQuestion): void {
   if (!(Number.isInteger(maxTokens) && maxTokens >= 1))
     throw refuse('bad-input', 'maxTokens of a question', maxTokens, 'give a whole number of at least 1');
   if (messages.length === 0)
     throw refuse('bad-input', 'messages of a question', messages, 'give one at least');
-  for (const name of ['n', 'stream', 'max_tokens', 'max_completion_tokens'])
+  for (const name of SET_HERE)
     if (more && name in more)
       throw refuse('bad-input', `parameter ${name}`, more[name], 'the client sets it: leave it out');
 }
