@@ -43,7 +43,7 @@ export interface ScorerOptions<P> {
   readonly rewardWeights?: Readonly<Record<string, number>>;
   /** For each reward of each completion. Default 10. */
   readonly timeLimitSeconds?: number;
-  /** Completions scored at once. Default 16. */
+  /** Completions scored at once. Default 16, or as many as the task says. */
   readonly concurrency?: number;
   /** Threads for each task or reward that came from a module. Default 2. */
   readonly workers?: number;
@@ -53,9 +53,10 @@ export interface ScorerOptions<P> {
 
 export interface Scorer<P = unknown> {
   /**
-   * Scores a list; results stand in its order. Never rejects because of a task or a reward: see `Scored.failed`.
+   * Scores a list; results stand in its order. Never rejects because of a task or a reward (see `Scored.failed`), but
+   * where the client of an API that one calls can give no further answer.
    *
-   * @throws RetortError (bad-input) where a reward has a name that the task uses too.
+   * @throws RetortError (bad-input) where a reward has a name that the task uses too; what the client of an API throws.
    */
   scoreAll(items: readonly ScoreItem<P>[]): Promise<Scored[]>;
   /** Failures so far, by name. */
@@ -75,20 +76,20 @@ type Note = Omit<RewardFailure, 'index' | 'item'>;
  *   or a module that does not load.
  */
 export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
-  const { task, rewards = [], timeLimitSeconds = 10, concurrency = 16, workers = 2 } = o;
+  const { task, rewards = [], timeLimitSeconds = 10, workers = 2 } = o;
+  const parts = task.members ?? [task];
+  const concurrency = o.concurrency ?? Math.max(16, ...parts.map((part) => part.concurrency ?? 0));
   checkOptions({ timeLimitSeconds, concurrency, workers }, rewards, o.rewardWeights);
   const pools: WorkerPool[] = [];
   const close = async () => {
-    await Promise.all([
-      ...pools.map((pool) => pool.close()),
-      ...(task.members ?? [task]).map((member) => member.close?.()),
-    ]);
+    await Promise.all([...pools.map((pool) => pool.close()), ...parts.map((part) => part.close?.())]);
   };
   const judgeOf = async (kind: 'task' | 'reward', source: Task<P> | Reward<P>): Promise<Judge<P>> => {
     const score = (item: ScoreItem<P>) => source.score(item.problem, item.completion, contextOf(item));
     if (!source.module) {
-      const limit = 'endsByItself' in source && source.endsByItself ? null : timeLimitSeconds;
-      return (item) => withinLimit(() => score(item), limit);
+      const own = 'endsByItself' in source && source.endsByItself === true;
+      const fatal = (e: RetortError) => own || FATAL.includes(e.code);
+      return (item) => withinLimit(() => score(item), own ? null : timeLimitSeconds, fatal);
     }
     const pool = await openWorkerPool(source.module, { kind, size: workers, timeLimitSeconds });
     pools.push(pool);
@@ -227,7 +228,11 @@ async function settled<P>(judge: Judge<P>, item: ScoreItem<P>): Promise<unknown>
 }
 
 // A synchronous result needs no timer; a promise that never settles is left behind.
-function withinLimit(run: () => unknown, limit: number | null): unknown {
+function withinLimit(run: () => unknown, limit: number | null, fatal: (e: RetortError) => boolean): unknown {
+  const threw = (e: unknown) => {
+    if (e instanceof RetortError && fatal(e)) return e;
+    return new JudgeFailure('threw', e instanceof Error ? `${e.name}: ${e.message}` : String(e));
+  };
   let value: unknown;
   try {
     value = run();
@@ -244,13 +249,11 @@ function withinLimit(run: () => unknown, limit: number | null): unknown {
   });
 }
 
-/** What ends the run: without a judge's money or connection no further completion can be scored. */
-const FATAL: readonly string[] = ['budget', 'network', 'interrupted'];
-
-function threw(e: unknown): unknown {
-  if (e instanceof RetortError && FATAL.includes(e.code)) return e;
-  return new JudgeFailure('threw', e instanceof Error ? `${e.name}: ${e.message}` : String(e));
-}
+/**
+ * What the client of an API throws where it can give no further answer, which ends the run: every further completion
+ * would fail. A task that ends by itself speaks of nothing else in errors of this family.
+ */
+const FATAL: readonly string[] = ['budget', 'network', 'interrupted', 'bad-data', 'storage'];
 
 function readScore(
   task: string,

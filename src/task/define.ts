@@ -38,6 +38,8 @@ export interface TaskDefinition<P> {
   readonly repeatable?: boolean;
   /** Whether `score` keeps a time limit of its own. */
   readonly endsByItself?: boolean;
+  /** How many completions it can score at a time, where that is more than usual. */
+  readonly concurrency?: number;
   /** What scoring cost so far. */
   readonly spent?: () => Readonly<Record<string, number>>;
   /** Lets go of what scoring opened. */
@@ -73,6 +75,7 @@ const FIELDS = new Set<string>([
     'rewardWeights',
     'repeatable',
     'endsByItself',
+    'concurrency',
     'alphabet',
     'template',
   ],
@@ -97,7 +100,7 @@ const MAX_DRAWS = 100_000;
 export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
   checkDefinition(definition);
   const { name, gold, measures, trace, kind, rewardWeights, repeatable, problems } = definition;
-  const { endsByItself, spent, close } = definition;
+  const { endsByItself, concurrency, spent, close } = definition;
   const answerKey = definition.answerKey ?? ((_: P, completion: string) => extractAnswer(completion));
   const scoreAgainstGold = (problem: P, completion: string): Score => {
     const answer = extractAnswer(completion);
@@ -120,6 +123,7 @@ export function defineTask<P>(definition: TaskDefinition<P>): Task<P> {
     ...(kind && { kind }),
     ...(repeatable !== undefined && { repeatable }),
     ...(endsByItself !== undefined && { endsByItself }),
+    ...(concurrency !== undefined && { concurrency }),
     ...(spent && { spent }),
     ...(close && { close }),
     alphabet: definition.alphabet ?? PRINTABLE,

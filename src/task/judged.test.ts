@@ -8,6 +8,7 @@ import { fakeApi } from '../../test/support/fake-api.js';
 import { RetortError } from '../errors.js';
 import { openScorer } from '../reward/score.js';
 import { finalAnswer } from './judged.js';
+import { mixTasks } from './mix.js';
 import { makeTask } from './registry.js';
 import { splitOf } from './split.js';
 
@@ -106,6 +107,50 @@ test('a judge without a score is a failed reward; a spent budget and an API that
     (e: unknown) => e instanceof RetortError && e.code === 'network',
   );
   await locked.close();
+});
+
+test('whatever the client of the API refuses ends the run, also later and in a mix: it is no judgement', async (t) => {
+  const api = await fakeApi({
+    behave: (n) => ({ kind: 'answer', model: n === 0 ? 'old' : 'new' }),
+    reply: () => ({ content: 'SCORE: 5' }),
+  });
+  t.after(() => api.close());
+  const judged = makeTask('judged', options(api.endpoint, { template: 'terse' }));
+  const mix = mixTasks([{ task: judged }, { task: makeTask('multiply') }]);
+  const problem = { task: 'judged', problem: judged.problem('train', 0, 0) };
+  const scorer = await openScorer({ task: mix });
+  const score = (completion: string) => scorer.scoreAll([{ problem, completion }]);
+  const fails = (run: Promise<unknown>, code: string, message: RegExp) =>
+    assert.rejects(
+      run,
+      (e: unknown) => e instanceof RetortError && e.code === code && message.test(e.message),
+    );
+  assert.equal((await score('a'))[0].reward, 0.5);
+  for (const other of ['b', 'b', 'c'])
+    await fails(score(other), 'bad-data', /the model changed in the middle/);
+  assert.equal(api.requests.length, 2);
+
+  // The file of answers is in use: nothing can be judged.
+  const second = await openScorer({ task: makeTask('judged', judged.options) });
+  await fails(
+    second.scoreAll([{ problem: problem.problem, completion: 'a' }]),
+    'bad-input',
+    /being written by process/,
+  );
+  await Promise.all([scorer.close(), second.close()]);
+});
+
+test('as many answers are judged at a time as the API may be called', async (t) => {
+  const api = await fakeApi({ reply: () => ({ content: 'SCORE: 5' }), delay: 50 });
+  t.after(() => api.close());
+  for (const concurrency of [3, 30]) {
+    const task = makeTask('judged', options(api.endpoint, { concurrency }));
+    const scorer = await openScorer({ task });
+    const problem = task.problem('train', 0, 0);
+    await scorer.scoreAll(Array.from({ length: 60 }, (_, i) => ({ problem, completion: `answer ${i}` })));
+    assert.equal(api.most(), concurrency);
+    await scorer.close();
+  }
 });
 
 test('prompts keep their split; wrong files and options are refused at once', () => {

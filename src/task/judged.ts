@@ -54,8 +54,8 @@ const problemSchema = z.object({ prompt: z.string().min(1), reference: z.string(
 
 /**
  * The judged task. A completion's final answer is judged, not its thought: one that never ends its thought has none and
- * scores 0 without a call. A judge that gives no score counts as a reward that failed; a spent budget or an API that is
- * gone ends the run.
+ * scores 0 without a call. A judge that gives no score counts as a reward that failed; whatever the API's client throws (a
+ * spent budget, an API that is gone, another model's answer) ends the run.
  * @throws RetortError bad-input for wrong options, a missing key or budget; bad-data for a malformed line
  */
 export function judged(options: Partial<JudgedOptions> = {}): Task<JudgedProblem> {
@@ -93,6 +93,7 @@ export function judged(options: Partial<JudgedOptions> = {}): Task<JudgedProblem
     answerKey: (_, completion) => finalAnswer(completion),
     repeatable: false,
     endsByItself: true,
+    concurrency: o.concurrency,
     spent: () => ({ ...open().totals() }),
     async close() {
       await api?.close();

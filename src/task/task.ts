@@ -59,8 +59,13 @@ export interface Task<P = unknown> {
   kind?(problem: P): string;
   /** Whether the same completion always gets the same score. False for a judge; true where absent. */
   readonly repeatable?: boolean;
-  /** Whether `score` keeps a time limit of its own: it calls an API, say, that is slow at times. False where absent. */
+  /**
+   * Whether `score` keeps a time limit of its own: it calls an API, say, that is slow at times. False where absent. A
+   * RetortError that it throws ends the run; any other error is a reward that failed.
+   */
   readonly endsByItself?: boolean;
+  /** How many completions it can score at a time, where that is more than usual. */
+  readonly concurrency?: number;
   /** What scoring cost so far, where it costs anything: calls of an API, its tokens, money. */
   spent?(): Readonly<Record<string, number>>;
   /** Lets go of what scoring opened; whoever scored calls it. Scoring again opens it again. */
