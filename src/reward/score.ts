@@ -97,25 +97,20 @@ export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
       pool.score({ problem, completion, context: contextOf(item) });
   };
 
-  /** Each member of a mix is judged where it lives. */
-  const judgeOfTask = async (): Promise<Judge<P>> => {
-    const { members, memberOf } = task;
-    if (!members || !memberOf) return judgeOf('task', task);
-    const own = new Map<Task, Judge<P>>();
-    for (const member of members) own.set(member, await judgeOf('task', member as Task<P>));
-    return (item) => {
-      const { problem } = item.problem as { problem: P };
-      return (own.get(memberOf(item.problem)) as Judge<P>)({ ...item, problem });
-    };
+  /** The task's, or those of a mix's members: each is judged where it lives. */
+  const judgesOfTask = new Map<Task, Judge<P>>();
+  const judgeTask: Judge<P> = (item) => {
+    if (!task.memberOf) return (judgesOfTask.get(task as Task) as Judge<P>)(item);
+    const { problem } = item.problem as { problem: P };
+    return (judgesOfTask.get(task.memberOf(item.problem)) as Judge<P>)({ ...item, problem });
   };
-  let judgeTask: Judge<P>;
   let judges: (readonly [Reward<P>, Judge<P>])[];
   try {
-    judgeTask = await judgeOfTask();
+    for (const part of parts) judgesOfTask.set(part as Task, await judgeOf('task', part as Task<P>));
     judges = await Promise.all(rewards.map(async (r) => [r, await judgeOf('reward', r)] as const));
     const known = [...Object.keys(task.rewardWeights ?? {}), ...rewards.map((r) => r.name)];
     const others = Object.keys(o.rewardWeights ?? {}).filter((name) => !known.includes(name));
-    if (others.length > 0) await checkOwnNames(others, known, task, judgeTask);
+    if (others.length > 0) await checkOwnNames(others, known, judgesOfTask);
   } catch (e) {
     await close();
     throw e;
@@ -192,23 +187,27 @@ function checkOptions<P>(
   }
 }
 
-/** Refuses a name that is none of those under which the task scores an empty and a right completion. */
+/** Refuses a name that is none of those under which the task, or any of a mix, scores an empty and a right completion. */
 async function checkOwnNames<P>(
   names: readonly string[],
   known: readonly string[],
-  task: Task<P>,
-  judge: Judge<P>,
+  judges: ReadonlyMap<Task, Judge<P>>,
 ): Promise<void> {
-  const problem = task.problem('train', 0, 0);
-  const gold = task.gold?.(problem) ?? null;
   const own = new Set<string>();
-  for (const completion of gold === null ? [''] : ['', thinkAnswer('', gold)]) {
-    const score = readScore(task.name, await settled(judge, { problem, completion }), []);
-    for (const name of Object.keys(score.rewards)) own.add(name);
+  for (const [task, judge] of judges) {
+    const problem = task.problem('train', 0, 0);
+    const gold = task.gold?.(problem) ?? null;
+    const found: string[] = [];
+    for (const completion of gold === null ? [''] : ['', thinkAnswer('', gold)]) {
+      const value = await settled(judge, { problem: problem as P, completion });
+      found.push(...Object.keys(readScore(task.name, value, []).rewards));
+    }
+    // One that fails here as a whole says nothing of its names; its failures are counted when it matters.
+    if (found.length === 0) return;
+    for (const name of found) own.add(name);
   }
   const unknown = names.find((name) => !own.has(name));
-  // A task that fails here as a whole says nothing of its names; its failures are counted when it matters.
-  if (unknown === undefined || own.size === 0) return;
+  if (unknown === undefined) return;
   const rewards = [...new Set([...own, ...known])].join(', ');
   throw refuse('bad-input', 'weight of an unknown reward', unknown, `the rewards are ${rewards}`);
 }

@@ -58,6 +58,31 @@ test('a mix is scored through the scorer', async () => {
   await scorer.close();
 });
 
+test('a reward of any member can be weighted, one of none is refused', async () => {
+  const brief = defineTask<{ n: number }>({
+    name: 'brief',
+    problems: { train: [{ n: 1 }], heldout: [{ n: 4 }] },
+    prompt: ({ n }) => `${n}=?`,
+    score: (_, text) => ({ rewards: { brevity: 10 - text.length }, correct: false }),
+    template: 'terse',
+  });
+  const task = mixTasks([{ task: few }, { task: brief }]);
+  const scorer = await openScorer({ task, rewardWeights: { brevity: 2, answer: 3 } });
+  const scored = await scorer.scoreAll([
+    { problem: { task: 'brief', problem: { n: 1 } }, completion: '1' },
+    { problem: { task: 'few', problem: { n: 1 } }, completion: '<answer>1</answer>' },
+  ]);
+  assert.deepEqual(
+    scored.map(({ reward }) => reward),
+    [18, 3],
+  );
+  await scorer.close();
+  await assert.rejects(
+    openScorer({ task, rewardWeights: { brevty: 2 } }),
+    /unknown reward: got "brevty"; the rewards are answer, brevity/,
+  );
+});
+
 test('what does not go together is refused', () => {
   const mix = (tasks: unknown) => () => makeTask('mix', { tasks });
   assert.throws(mix('countdown'), /tasks of a mix: got 1; name two/);
