@@ -213,25 +213,27 @@ function select(pieces: readonly Piece[], { o, template, student }: CollectOptio
   let answers = 0;
   for (const { samples } of pieces) {
     const made = samples.map((s) => exampleOf(s, template, student));
-    const candidates = samples.map(({ text, tokens, whole, scored }) => ({
+    const candidates = samples.map(({ text, tokens, whole, scored }, i) => ({
       ...{ text, tokens, ended: whole, scored: scored ?? UNSCORED },
-      // What is learned is the text: the student may have other tokens.
-      exact: () => true,
+      // What is learned is the text, whatever the student's tokens: only it must be able to take it.
+      exact: () => typeof made[i] !== 'string',
     }));
-    const rules: (UntaughtRule | null)[] = dropRules(samples[0].question, candidates, o);
+    const rules = dropRules(samples[0].question, candidates, o);
     samples.forEach(({ question, text, tokens, scored, origin }, i) => {
       answers++;
       const example = made[i];
-      const rule = rules[i] ?? (typeof example === 'string' ? example : null);
-      if (rule !== null) dropped[rule] = (dropped[rule] ?? 0) + 1;
-      if (rule !== null || typeof example === 'string') return;
+      const rule = rules[i] === 'inexact' ? (example as UntaughtRule) : rules[i];
+      if (rule !== null) {
+        dropped[rule] = (dropped[rule] ?? 0) + 1;
+        return;
+      }
       const { rewards, reward, correct } = scored ?? {};
       lines.push({
         prompt: question,
         completion: text,
         origin: { ...origin, tokens, rewards, reward, correct },
       });
-      examples.push(example);
+      examples.push(example as Example);
     });
   }
   const teacherOperations = pieces.reduce((sum, p) => sum + p.operations, 0);

@@ -9,7 +9,10 @@ import { RetortError } from '../errors.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { plainTemplate } from '../text/template.js';
 import { type DistillInput, type DistillSummary, distill } from './distill.js';
+import { settleDistillOptions } from './distill-options.js';
+import { collect } from './distill-responses.js';
 import { tokenizerDifference, wholeAnswer } from './distill-teacher.js';
+import { planNewModel } from './new-model.js';
 import { sft } from './supervised.js';
 import type { SupervisedStep } from './supervised-loop.js';
 
@@ -136,6 +139,32 @@ test('another tokenizer allows responses only, and the difference is named', asy
     teacherTemplate: 'terse',
   });
   assert.equal(summary.steps, 2);
+});
+
+test('an answer that the student cannot take does not hold the place of one that it can', async () => {
+  const texts = ['1 2 3 4 5 6 7 8 9', 'X', '1 2 3', '3 2 1'];
+  const o = settleDistillOptions(
+    { teacher: 't', data: 'd', samples: texts.length, maxPerProblem: 1, context: 12 },
+    false,
+  );
+  const responses = texts.map((text) => ({ text, whole: true, tokens: text.length, origin: {} }));
+  const { examples, lines, counts } = await collect([{ index: 0, question: '7' }], {
+    ...{ o, task: null, scorer: null, template: plainTemplate('t'), dir: null, onProgress: () => {} },
+    student: planNewModel(o, '0123456789 '),
+    teacher: {
+      ...{ atOnce: 1, totals: () => null, close: async () => {} },
+      ask: async () => ({ responses: [responses], operations: 0 }),
+    },
+  });
+  assert.deepEqual(
+    lines.map(({ completion }) => completion),
+    ['1 2 3'],
+  );
+  assert.equal(examples.length, 1);
+  assert.deepEqual(counts, {
+    ...{ answers: 4, kept: 1 },
+    dropped: { 'too-long': 1, unspellable: 1, surplus: 1 },
+  });
 });
 
 test('how tokenizers differ', () => {
