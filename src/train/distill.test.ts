@@ -1,6 +1,6 @@
 // Distillation from local teachers: every method learns, wrong input is refused before anything begins.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -165,6 +165,22 @@ test('an answer that the student cannot take does not hold the place of one that
     ...{ answers: 4, kept: 1 },
     dropped: { 'too-long': 1, unspellable: 1, surplus: 1 },
   });
+});
+
+test('a stop within an evaluation keeps the steps before it', async () => {
+  const stop = new AbortController();
+  const out = at('stopped');
+  await assert.rejects(
+    run({
+      ...{ method: 'logits', topLogits: 4, steps: 6, saveEvery: 0, evalEvery: 3, out, signal: stop.signal },
+      onProgress: (stage) => {
+        if (stage.startsWith('evaluation at step 3')) stop.abort();
+      },
+    }),
+    /stopped after step 3; go on with: retort resume/,
+  );
+  assert.ok(existsSync(join(out, 'checkpoints', 'step-3')));
+  assert.match(readFileSync(join(out, 'metrics.jsonl'), 'utf8'), /"step":3,.*"eval\/pass1"/);
 });
 
 test('how tokenizers differ', () => {

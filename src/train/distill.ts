@@ -396,7 +396,14 @@ async function drawStep(
   };
 }
 
-function accuracyOf(r: Running, policy: Policy, temperature: number, stage: string): Promise<Evaluation> {
+/** @param signal ends it at once; a step's evaluation goes on to its end, so that the step is kept */
+function accuracyOf(
+  r: Running,
+  policy: Policy,
+  temperature: number,
+  stage: string,
+  signal?: AbortSignal,
+): Promise<Evaluation> {
   const { o } = r;
   return evaluateHeldOut(policy, {
     task: r.task as Task,
@@ -406,7 +413,7 @@ function accuracyOf(r: Running, policy: Policy, temperature: number, stage: stri
     temperature,
     maxTokens: o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings),
     engine: { maxSequences: o.maxSequences },
-    signal: r.signal,
+    signal,
     onProgress: (p) => r.onProgress(stage, p),
   });
 }
@@ -414,7 +421,7 @@ function accuracyOf(r: Running, policy: Policy, temperature: number, stage: stri
 async function finalAccuracies(r: Running, policy: Policy): Promise<Accuracies | null> {
   if (!r.task || r.o.evalProblems === 0) return null;
   const both = await greedyAndSampled((temperature, name) =>
-    accuracyOf(r, policy, temperature, `held-out accuracy, ${name}`),
+    accuracyOf(r, policy, temperature, `held-out accuracy, ${name}`, r.signal),
   );
   return accuraciesOf(both);
 }
