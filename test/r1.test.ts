@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { lastJson, retort, temporaryFolder } from './support/cli.js';
+import { takeLock } from '../src/checkpoint/lock.js';
+import { r1 } from '../src/train/r1.js';
+import { COUNTDOWN_BASE, lastJson, retort, temporaryFolder } from './support/cli.js';
 import { fakeApi } from './support/fake-api.js';
 import { killedAt, runEnd, uninterrupted } from './support/kills.js';
 
@@ -165,4 +167,17 @@ test('what is wrong is named before anything is made', async (t) => {
   const none = await retort(['r1', '--config', 'none.json'], { cwd });
   assert.equal(none.status, 2);
   assert.match(none.stderr, /none\.json/);
+});
+
+test('a pipeline that another process writes to is refused, and left as it is', async (t) => {
+  const out = temporaryFolder(t);
+  writeFileSync(join(out, 'config.json'), '{"format":"retort-run/1","config":{}}');
+  const next = join(out, 'stages.json.new.tmp');
+  writeFileSync(next, '{');
+  const unlock = takeLock(join(out, 'lock.json'), 'x');
+  const coldStart = { from: { tasks: ['countdown'] } };
+  const loop = r1({ base: COUNTDOWN_BASE, out, resume: out, tasks: ['countdown'], coldStart });
+  await assert.rejects(loop.next(), /the pipeline .* is being written by process/);
+  assert.ok(existsSync(next));
+  unlock();
 });

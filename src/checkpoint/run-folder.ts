@@ -102,7 +102,7 @@ export function openRun(dir: string): Run {
   return { dir, config: run.data.config };
 }
 
-/** Opens a run to go on with it: clears what an interrupted write left. One process at a time may do so. */
+/** Opens a run to go on with it: clears what an interrupted write left. For whoever has the run's lock. */
 export function resumeRun(dir: string): Run {
   const run = openRun(dir);
   try {

@@ -80,9 +80,10 @@ export async function* r1(input: R1Input): AsyncGenerator<R1Step, R1Summary> {
   }
   await checkExamples(o.coldStart?.from);
   await checkExamples(o.sft.general);
-  const run = resume === undefined ? beginRun(o) : resumeRun(resume);
+  const run = resume === undefined ? beginRun(o) : openRun(resume);
   const unlock = takeLock(join(run.dir, 'lock.json'), `the pipeline ${run.dir}`);
   try {
+    if (resume !== undefined) resumeRun(resume);
     const summary = yield* stages(o, { signal, onProgress, onEvaluation, onRewardFailure, warn });
     writeFileAtomically(join(run.dir, 'summary.json'), `${JSON.stringify(summary, null, 1)}\n`);
     return summary;

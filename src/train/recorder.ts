@@ -136,7 +136,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
   const { device, command, options, warn } = o;
   let run: Run | null = null;
   if (o.resume !== undefined) {
-    run = resumeRun(o.resume);
+    run = openRun(o.resume);
     const { target } = runConfig(o.resume);
     if (JSON.stringify(target) !== JSON.stringify(device.target)) {
       warn(
@@ -149,6 +149,8 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
   }
   const unlock = run ? takeLock(join(run.dir, 'lock.json'), `the run ${run.dir}`) : () => {};
   try {
+    // After the lock: what another process is about to put in place is nothing that was left.
+    if (o.resume !== undefined) resumeRun(o.resume);
     return openLocked(o, run, unlock);
   } catch (error) {
     unlock();

@@ -68,10 +68,10 @@ export function openSampleFolder(
       warn(
         `the run was begun on ${JSON.stringify(target)} and goes on on ${JSON.stringify(device.target)}: its completions may differ from those of a run never interrupted`,
       );
-    resumeRun(resume);
   }
   const unlock = takeLock(join(dir, 'lock.json'), `the run ${dir}`);
   try {
+    if (resume !== null) resumeRun(resume);
     const last = lastProgress(join(dir, PROGRESS));
     const data = openJsonlWriter(join(dir, DATA), { truncateTo: last?.bytes ?? 0 });
     const progress = openJsonlWriter(join(dir, PROGRESS));

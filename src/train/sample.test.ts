@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { finish } from '../../test/support/finish.js';
 import { noStories, stories } from '../../test/support/shared.js';
+import { takeLock } from '../checkpoint/lock.js';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
@@ -158,6 +159,13 @@ test('stopped, killed in the middle of a write and gone on with: the same bytes,
   // A kill between the data and the line that tells of it.
   appendFileSync(data, '{"prompt":"7 ');
   appendFileSync(join(out, 'progress.jsonl'), '{"bytes":99');
+  // Another process that writes there, and what it is about to put in place.
+  const next = join(out, 'summary.json.new.tmp');
+  writeFileSync(next, '{');
+  const unlock = takeLock(join(out, 'lock.json'), 'x');
+  await assert.rejects(keep({ ...COUNTDOWN, out, resume: out }), /being written by process/);
+  assert.ok(existsSync(next));
+  unlock();
   const { summary } = await keep({ ...COUNTDOWN, out, maxSequences: 7, resume: out });
   assert.equal(readFileSync(data, 'utf8').replaceAll(out, ''), bytes);
   for (const key of ['kept', 'sampled', 'tokens', 'keptTokens', 'right', 'dropped'] as const)

@@ -1,6 +1,14 @@
 // The loops as a library: supervised learning, GRPO with its variants, rewards that fail, checkpoints that are damaged.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -360,12 +368,17 @@ test('a run that another process writes to is refused, the lock of one that is g
   writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 1, start: null }));
   const start = readFileSync('/proc/1/stat', 'utf8').split(') ')[1].split(' ')[19];
   writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 1, start }));
+  // What that process is about to put in place.
+  const next = join(out, 'checkpoints', 'step-9.new.tmp');
+  mkdirSync(next);
   await assert.rejects(
     learn({ ...o, resume: out }),
     (e) => e instanceof RetortError && /written by process 1/.test(e.message),
   );
+  assert.ok(existsSync(next));
   writeFileSync(join(out, 'lock.json'), JSON.stringify({ pid: 2 ** 22 + 1, start: null }));
   await learn({ ...o, resume: out });
+  assert.ok(!existsSync(next));
 });
 
 test('options that cannot be are refused before anything is made', async () => {
