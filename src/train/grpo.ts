@@ -70,7 +70,8 @@ async function* learn(
     let state = await run.measureBefore();
     for (let step = active.startStep + 1; step <= o.steps; step++) {
       const began = performance.now();
-      const batch = await sampleBatch(job, step, state, run.scoreOf(step));
+      const stopped = active.stoppedAt(step - 1, state);
+      const batch = await sampleBatch(job, step, state, run.scoreOf(step)).catch(stopped);
       const rollout = (performance.now() - began) / 1000;
       const update = await updatePolicy(policy, reference, optimizer, batch, o, step, warn);
       if (reference && o.refModelSyncSteps > 0 && step % o.refModelSyncSteps === 0) {

@@ -1,6 +1,6 @@
 // PPO as a library: it learns, with a critic of every kind; what is logged; what is kept; what is refused.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -251,6 +251,20 @@ test('a reward that fails is counted, and its completion is not learned from', a
   const none = defineReward({ name: 'none', score: () => Number.NaN });
   const failed = await reinforce({ rewards: [none], evalEnds: false, steps: 1 });
   assert.equal(failed.steps[0].metrics['loss/value_avg'], 0);
+});
+
+test('an API that scoring cannot do without costs no step that was done', async () => {
+  const out = join(folder, 'judge-gone');
+  let scored = 0;
+  const gone = {
+    ...echo,
+    score(problem: { digit: number }, completion: string) {
+      if (++scored > 2 * 32) throw new RetortError('budget', 'the judge is paid no more');
+      return echo.score(problem, completion);
+    },
+  };
+  await assert.rejects(reinforce({ task: gone, saveEvery: 0, evalEnds: false, out }), /paid no more/);
+  assert.ok(existsSync(join(out, 'checkpoints', 'step-2', 'critic.safetensors')));
 });
 
 test('options that cannot be are refused before anything is made', async () => {

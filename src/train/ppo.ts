@@ -85,7 +85,10 @@ async function* learn(o: PpoOptions, input: PpoInput, setting: Setting): AsyncGe
     let state = await run.measureBefore();
     for (let step = active.startStep + 1; step <= o.steps; step++) {
       const began = performance.now();
-      const batch = await sampleBatch(job, critic, reference, step, state.nextProblem, run.scoreOf(step));
+      const { nextProblem } = state;
+      const score = run.scoreOf(step);
+      const stopped = active.stoppedAt(step - 1, state);
+      const batch = await sampleBatch(job, critic, reference, step, nextProblem, score).catch(stopped);
       const rollout = (performance.now() - began) / 1000;
       const update = await updateActorCritic(models, batch, o, step, setting.warn);
       const seconds = (performance.now() - began) / 1000;

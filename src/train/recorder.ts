@@ -83,7 +83,10 @@ export interface ActiveRun<State> {
    * @throws RetortError interrupted, after a checkpoint, where the signal was aborted
    */
   stepDone(step: number, state: State): void;
-  /** What to do with an error of work between steps that the signal ends at once: as `stepDone`, then throws on. */
+  /**
+   * What to do with an error of work after a step: as `stepDone` where the signal ended it, a checkpoint where an API
+   * may do again later what it could not do now; then throws on.
+   */
   stoppedAt(step: number, state: State): (error: unknown) => never;
   /** Writes the last checkpoint and summary.json. */
   finish(step: number, state: State, summary: Readonly<Record<string, unknown>>): void;
@@ -251,6 +254,7 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
       },
       stoppedAt: (step, loop) => (error) => {
         if (o.signal?.aborted) active.stepDone(step, loop);
+        if (error instanceof RetortError && PASSING.includes(error.code)) save(step, loop);
         throw error;
       },
       finish(step, loop, summary) {
@@ -274,6 +278,9 @@ export function openActiveRun<State>(o: RunOptions<State>): ActiveRun<State> {
     return active;
   }
 }
+
+/** Errors of an API's client: neither the weights nor the state are to blame. */
+const PASSING: readonly string[] = ['budget', 'network', 'bad-data'];
 
 const REPLAY = 'journal.jsonl';
 

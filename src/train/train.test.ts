@@ -361,6 +361,26 @@ test('a run stops at a signal with a checkpoint, and ends after resuming as if i
   assert.deepEqual(weights(stopped), weights(whole));
 });
 
+test('an API that scoring cannot do without costs no step that was done, and the run ends as if it had not failed', async () => {
+  const o = { steps: 4, seed: 6, saveEvery: 0, evalEnds: false } as const;
+  const whole = join(folder, 'judged');
+  await reinforce({ ...o, out: whole });
+  const out = join(folder, 'judge-gone');
+  let scored = 0;
+  const gone = {
+    ...echo,
+    score(problem: { digit: number }, completion: string) {
+      if (++scored > 2 * 32) throw new RetortError('network', 'the judge is gone');
+      return echo.score(problem, completion);
+    },
+  };
+  await assert.rejects(reinforce({ ...o, task: gone, out }), /the judge is gone/);
+  assert.ok(existsSync(join(out, 'checkpoints', 'step-2')));
+  await reinforce({ ...o, resume: out });
+  const weights = (dir: string) => readFileSync(join(dir, 'checkpoints', 'step-4', 'model.safetensors'));
+  assert.deepEqual(weights(out), weights(whole));
+});
+
 test('a run that another process writes to is refused, the lock of one that is gone is not', async () => {
   const out = join(folder, 'locked');
   const o = { task: echo, steps: 2 } as const;
