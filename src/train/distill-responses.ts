@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomically } from '../checkpoint/atomic.js';
 import { type JsonlWriter, openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
+import type { ModelIdentity } from '../checkpoint/weights-hash.js';
 import { RetortError, refuse } from '../errors.js';
 import type { Scored, Scorer } from '../reward/score.js';
 import type { GenerateProgress } from '../rollout/generate.js';
@@ -102,7 +103,7 @@ export interface CollectOptions {
 export async function collect(questions: readonly Asked[], c: CollectOptions): Promise<Taught> {
   const { o, dir } = c;
   const path = dir === null ? null : join(dir, 'samples.jsonl');
-  const stored = path === null ? new Map<number, Piece>() : readSamples(path, o);
+  const stored = path === null ? new Map<number, Piece>() : readSamples(path, o, c.teacher.identity);
   const writer = path === null ? null : openJsonlWriter(path);
   try {
     const left = questions.filter(({ index }) => !stored.has(index));
@@ -177,8 +178,12 @@ function append(writer: JsonlWriter | null, pieces: readonly Piece[]): void {
   writer.sync();
 }
 
-/** Questions of which samples.jsonl has every answer. */
-function readSamples(path: string, { samples: each }: DistillOptions): Map<number, Piece> {
+/** Questions of which samples.jsonl has every answer. @throws RetortError bad-input where another teacher answered */
+function readSamples(
+  path: string,
+  { samples: each }: DistillOptions,
+  teacher: ModelIdentity | null,
+): Map<number, Piece> {
   const found = new Map<number, Map<number, TaughtSample & { operations: number }>>();
   if (fs.existsSync(path)) {
     const options = {
@@ -188,6 +193,14 @@ function readSamples(path: string, { samples: each }: DistillOptions): Map<numbe
     } as const;
     for (const { value } of readJsonl(path, options)) {
       const sample = value as TaughtSample & { operations: number };
+      const { sha256 } = sample.origin;
+      if (teacher && sha256 !== teacher.sha256)
+        throw refuse(
+          'bad-input',
+          `weights of ${teacher.model}`,
+          teacher.sha256,
+          `the answers in ${path} are of other weights (${sha256}): bring them back, or begin a new run`,
+        );
       const of = found.get(sample.index) ?? new Map();
       of.set(sample.sample, sample);
       found.set(sample.index, of);

@@ -46,6 +46,8 @@ export interface AskOptions {
 /** How many questions are asked and stored at a time: what a kill can cost a local teacher. */
 export interface AnsweringTeacher {
   readonly atOnce: number;
+  /** Which weights answer; null behind an API. */
+  readonly identity: ModelIdentity | null;
   ask(questions: readonly Asked[], o: AskOptions): Promise<Responses>;
   /** Of an API. */
   totals(): ApiTotals | null;
@@ -67,6 +69,7 @@ export function localTeacher(
   const maxTokens = o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings);
   return {
     atOnce: Math.max(1, Math.ceil((4 * o.maxSequences) / o.samples)),
+    identity,
     async ask(questions, { onProgress, signal }) {
       const engine = createEngine(policy, { maxSequences: o.maxSequences });
       try {
@@ -129,6 +132,7 @@ export function apiTeacher(
   return {
     // The file of answers is what a kill leaves.
     atOnce: Number.POSITIVE_INFINITY,
+    identity: null,
     async ask(questions, { onProgress }) {
       const total = questions.length * o.samples;
       let finished = 0;

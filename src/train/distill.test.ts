@@ -1,6 +1,6 @@
 // Distillation from local teachers: every method learns, wrong input is refused before anything begins.
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -81,13 +81,14 @@ for (const [i, method] of METHODS.entries())
     }
   });
 
+const NO_TASK = { task: undefined, taskOptions: undefined };
+
 test('logits learned from data of prompts and completions, with its loss on held-out data', async () => {
   const line = (text: string) => `${JSON.stringify({ prompt: '1 2 3', completion: text })}\n`;
   writeFileSync(at('data.jsonl'), line('1 2 3') + line('2 3 1'));
-  const { task: _, taskOptions: __, ...noTask } = task;
   const { steps, summary } = await run({
-    ...noTask,
-    ...{ task: undefined, taskOptions: undefined, data: at('data.jsonl') },
+    ...NO_TASK,
+    data: at('data.jsonl'),
     ...{ evalData: at('data.jsonl'), method: 'logits', steps: 12, evalEvery: 6 },
   });
   assert.ok(steps[11].metrics.loss < steps[0].metrics.loss);
@@ -108,10 +109,7 @@ test('wrong input is refused before anything begins, with the remedy', async () 
   await wrong({ maxCost: 2 }, /maxCost.*for an API teacher/);
   await wrong({ system: 'x' }, /system.*for an API teacher/);
   await wrong({ data: 'x.jsonl' }, /either a task or data/);
-  await wrong(
-    { task: undefined, taskOptions: undefined, data: at('data.jsonl'), correct: true },
-    /only a task tells/,
-  );
+  await wrong({ ...NO_TASK, data: at('data.jsonl'), correct: true }, /only a task tells/);
   const api = { endpoint: 'http://localhost:9/v1', termsAllowTraining: true };
   await wrong({ ...api, method: 'logits' }, /an API gives texts.*--method responses/);
   await wrong({ ...api, termsAllowTraining: false }, /terms of many providers forbid/);
@@ -152,7 +150,7 @@ test('an answer that the student cannot take does not hold the place of one that
     ...{ o, task: null, scorer: null, template: plainTemplate('t'), dir: null, onProgress: () => {} },
     student: planNewModel(o, '0123456789 '),
     teacher: {
-      ...{ atOnce: 1, totals: () => null, close: async () => {} },
+      ...{ atOnce: 1, identity: null, totals: () => null, close: async () => {} },
       ask: async () => ({ responses: [responses], operations: 0 }),
     },
   });
@@ -181,6 +179,29 @@ test('a stop within an evaluation keeps the steps before it', async () => {
   );
   assert.ok(existsSync(join(out, 'checkpoints', 'step-3')));
   assert.match(readFileSync(join(out, 'metrics.jsonl'), 'utf8'), /"step":3,.*"eval\/pass1"/);
+});
+
+test('a teacher whose weights changed is another one', async () => {
+  const teacher = at('changing');
+  cpSync(at('teacher'), teacher, { recursive: true });
+  const asked = { teacher, method: 'responses', steps: 1, evalProblems: 0 } as const;
+  await run({ ...asked, out: at('asked') });
+  const given = { ...NO_TASK, teacher, method: 'logits', topLogits: 4, steps: 1 } as const;
+  writeFileSync(at('given.jsonl'), '{"prompt": "1 2 3", "completion": "3 2 1"}\n');
+  const kept = { ...given, data: at('given.jsonl'), out: at('given') };
+  await run(kept);
+  const file = join(at('given'), 'top-logits.bin');
+  const before = readFileSync(file);
+  await run({ ...kept, out: undefined, resume: at('given') });
+  assert.deepEqual(readFileSync(file), before);
+  await finish(sft({ ...task, ...small, steps: 1, save: at('changed') }));
+  cpSync(at('changed'), teacher, { recursive: true });
+  await run({ ...kept, out: undefined, resume: at('given') });
+  assert.notDeepEqual(readFileSync(file), before);
+  await assert.rejects(
+    run({ ...asked, resume: at('asked') }),
+    /weights of .*changing.*the answers in .*samples.jsonl are of other weights/,
+  );
 });
 
 test('how tokenizers differ', () => {

@@ -355,7 +355,8 @@ async function topLogits(
       `the vocabulary has ${student.config.vocabSize} tokens: give fewer`,
     );
   const temperature = o.lossTemperature;
-  const of = topLogitsName(o.teacher, examples, k, temperature);
+  const { sha256 } = await identifyModel(o.teacher);
+  const of = topLogitsName(sha256, examples, k, temperature);
   const path = dir === null ? null : join(dir, 'top-logits.bin');
   let top = path === null ? null : readTopLogits(path);
   if (top?.of !== of) {
