@@ -6,6 +6,7 @@ import { reasons } from '../train/distill-responses.js';
 import type { SupervisedStep } from '../train/supervised-loop.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { openProgress, type Progress } from './progress.js';
+import { judgingText } from './rollout-text.js';
 import { stopSignal } from './stop.js';
 import { type CommonOptions, duration, percentWithInterval, printResult, say } from './terminal.js';
 
@@ -75,6 +76,7 @@ export function distillText(s: DistillSummary): string {
         (unanswered > 0 ? `; ${unanswered} calls perhaps paid without an answer` : ''),
     );
   }
+  if (s.judging) lines.push(judgingText(s.judging));
   if (s.evalLoss !== null) lines.push(`held-out loss ${s.evalLoss.toFixed(4)}`);
   if (s.after) {
     const { greedy, greedyCi95, sampled, sampledCi95 } = s.after;

@@ -5,6 +5,7 @@ import { type SampleInput, type SampleStep, type SampleSummary, sample } from '.
 import { sampleOptions } from '../train/sample-options.js';
 import { addSchemaFlags, readSchemaFlags } from './flags.js';
 import { openProgress } from './progress.js';
+import { judgingText } from './rollout-text.js';
 import { stopSignal } from './stop.js';
 import { duration, percent, printResult, say, table } from './terminal.js';
 
@@ -57,6 +58,7 @@ export function sampleText(s: SampleSummary): string {
     table([['completions', 'number', 'share'], ...rows]),
     `${s.problemsKept} of ${s.problems} problems have kept completions, ${s.problemsRight} right ones; ${share(s.right)} of all completions are right`,
     `${s.tokens} tokens generated, ${s.keptTokens} kept, ${duration(s.seconds)}`,
+    ...(s.judging ? [judgingText(s.judging)] : []),
     `run: ${s.run}`,
     `learn from it: retort sft --data ${s.data} --template ${s.template}`,
   ].join('\n');

@@ -5,7 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { finish } from '../../test/support/finish.js';
+import { fakeApi } from '../../test/support/fake-api.js';
+import { distillText } from '../cli/distill.js';
 import { RetortError } from '../errors.js';
+import { makeTask } from '../task/registry.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { plainTemplate } from '../text/template.js';
 import { type DistillInput, type DistillSummary, distill } from './distill.js';
@@ -179,6 +182,19 @@ test('a stop within an evaluation keeps the steps before it', async () => {
   );
   assert.ok(existsSync(join(out, 'checkpoints', 'step-3')));
   assert.match(readFileSync(join(out, 'metrics.jsonl'), 'utf8'), /"step":3,.*"eval\/pass1"/);
+});
+
+test('what a judge cost stands in the summary', async (t) => {
+  const api = await fakeApi({ reply: () => ({ content: 'SCORE: 8' }) });
+  t.after(() => api.close());
+  const prompts = at('prompts.jsonl');
+  writeFileSync(prompts, Array.from({ length: 80 }, (_, i) => `{"prompt": "${i}"}\n`).join(''));
+  const judged = makeTask('judged', { prompts, judge: 'm', endpoint: api.endpoint, template: 'terse' });
+  const asked = { method: 'responses', problems: 20, steps: 1, evalProblems: 0 } as const;
+  const { summary } = await run({ ...asked, task: judged, taskOptions: undefined });
+  assert.ok(api.requests.length > 0);
+  assert.equal(summary.judging?.answers, api.requests.length);
+  assert.match(distillText(summary), new RegExp(`judg.*${api.requests.length}`));
 });
 
 test('a teacher whose weights changed is another one', async () => {

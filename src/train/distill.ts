@@ -80,6 +80,8 @@ export interface DistillSummary {
   readonly answers: KeptCounts | null;
   /** What an API billed, everything in the file of answers; null for a local teacher. */
   readonly api: ApiTotals | null;
+  /** What a judge's API cost in all, by its file of answers; absent where the task has none. */
+  readonly judging?: Readonly<Record<string, number>>;
   readonly seconds: number;
   readonly run: string | null;
   readonly saved: string | null;
@@ -258,6 +260,7 @@ async function* run(r: Running): AsyncGenerator<SupervisedStep, DistillSummary> 
       teacherOperations: lessons.teacherOperations + state.teacherOperations,
       answers: lessons.counts,
       api: lessons.api,
+      ...(r.task?.spent && { judging: r.task.spent() }),
       seconds: state.seconds,
       run: active.dir,
       saved: r.save(policy),

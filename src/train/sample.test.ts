@@ -12,15 +12,18 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { fakeApi } from '../../test/support/fake-api.js';
 import { finish } from '../../test/support/finish.js';
 import { noStories, stories } from '../../test/support/shared.js';
 import { takeLock } from '../checkpoint/lock.js';
+import { sampleText } from '../cli/sample.js';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
 import { freeLlama } from '../model/llama.js';
 import { createEngine } from '../rollout/engine.js';
 import { generateAll } from '../rollout/generate.js';
 import { defineTask } from '../task/define.js';
+import { makeTask } from '../task/registry.js';
 import type { Task } from '../task/task.js';
 import { loadExamples } from '../text/dataset.js';
 import { getTemplate } from '../text/template.js';
@@ -184,6 +187,23 @@ test('a reward that fails drops its completion; another seed and another beginni
   assert.ok(lines.every(({ origin }) => (origin.rewards as { moody: number }).moody === 1));
   const later = await keep({ ...COUNTDOWN, out: place(), firstProblem: 1000 });
   assert.ok(later.lines.every(({ origin }) => (origin.index as number) >= 1000));
+});
+
+test('what a judge cost stands in the summary', async (t) => {
+  const api = await fakeApi({
+    reply: () => ({ content: 'SCORE: 8' }),
+    usage: () => ({ input: 9, output: 2 }),
+  });
+  t.after(() => api.close());
+  const prompts = join(folder, 'prompts.jsonl');
+  writeFileSync(prompts, Array.from({ length: 40 }, (_, i) => `{"prompt": "${i}+1=?"}\n`).join(''));
+  const task = makeTask('judged', { prompts, judge: 'm', endpoint: api.endpoint, template: 'terse' });
+  const few = { problems: 3, samples: 2, maxCompletionLength: 40, correct: false };
+  const { summary } = await keep({ model: COUNTDOWN.model, task, out: place(), ...few });
+  assert.ok(api.requests.length > 0);
+  assert.equal(summary.judging?.answers, api.requests.length);
+  assert.equal(summary.judging?.inputTokens, 9 * api.requests.length);
+  assert.match(sampleText(summary), new RegExp(`judg.*${api.requests.length}`));
 });
 
 test('bad input is refused before anything is sampled', async () => {

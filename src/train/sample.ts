@@ -45,6 +45,8 @@ export interface SampleSummary extends SampleCounts {
   readonly template: string;
   readonly source: ModelIdentity;
   readonly memory: MemoryReport;
+  /** What a judge's API cost in all, by its file of answers; absent where the task has none. */
+  readonly judging?: Readonly<Record<string, number>>;
 }
 
 /** Problems whose completions are scored and written together. */
@@ -75,7 +77,11 @@ export async function* sample(input: SampleInput): AsyncGenerator<SampleStep, Sa
     folder = openSampleFolder(o, source, device, input.resume ?? null, warn);
     const counts = yield* work(job, prompts, folder, input.signal);
     const { dir: run, data } = folder;
-    const summary = { ...counts, run, data, template: template.name, source, memory: device.memory() };
+    const summary = {
+      ...counts,
+      ...{ run, data, template: template.name, source, memory: device.memory() },
+      ...(task.spent && { judging: task.spent() }),
+    };
     folder.finish(summary);
     return summary;
   } finally {
