@@ -132,6 +132,18 @@ export function apiOptionsOf(o: DistillOptions): z.input<typeof apiOptions> {
   return Object.fromEntries(Object.keys(apiFields).map((name) => [name, o[name as keyof DistillOptions]]));
 }
 
+/** Whether the teacher answers questions before the steps, and what it answered is learned. */
+export function asksTeacher({
+  method,
+  data,
+  seqKd,
+  lmbda,
+}: Pick<DistillOptions, 'method' | 'data' | 'seqKd' | 'lmbda'>): boolean {
+  return (
+    method === 'responses' || (data === undefined && !(method === 'on-policy' && (seqKd || lmbda === 1)))
+  );
+}
+
 /** Options of one method or of one kind of teacher; given to another they would do nothing. */
 const ONLY: readonly (readonly [
   names: readonly (keyof DistillOptions)[],
@@ -141,6 +153,16 @@ const ONLY: readonly (readonly [
   [['beta', 'lossTemperature'], (o) => o.method !== 'responses', 'the methods logits and on-policy'],
   [['topLogits'], (o) => o.method === 'logits', 'the method logits'],
   [['lmbda', 'seqKd', 'batchSize'], (o) => o.method === 'on-policy', 'the method on-policy'],
+  [['gradientAccumulationSteps'], (o) => o.method !== 'on-policy', 'the methods responses and logits'],
+  [
+    [
+      ...(['samples', 'correct', 'minReward', 'maxPerProblem', 'choose'] as const),
+      ...(['minLanguageShare', 'maxRepetition', 'repetitionNgram'] as const),
+    ],
+    asksTeacher,
+    'answers of the teacher, and nothing is asked of the teacher here',
+  ],
+  [['teacherTemplate'], (o) => o.endpoint === undefined, 'a local teacher'],
   [
     ['system', 'answers', 'termsAllowTraining', ...(Object.keys(apiFields) as (keyof DistillOptions)[])],
     (o) => o.endpoint !== undefined,

@@ -4,15 +4,15 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { finish } from '../../test/support/finish.js';
 import { fakeApi } from '../../test/support/fake-api.js';
+import { finish } from '../../test/support/finish.js';
 import { distillText } from '../cli/distill.js';
 import { RetortError } from '../errors.js';
 import { makeTask } from '../task/registry.js';
 import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { plainTemplate } from '../text/template.js';
 import { type DistillInput, type DistillSummary, distill } from './distill.js';
-import { settleDistillOptions } from './distill-options.js';
+import { asksTeacher, settleDistillOptions } from './distill-options.js';
 import { collect } from './distill-responses.js';
 import { tokenizerDifference, wholeAnswer } from './distill-teacher.js';
 import { planNewModel } from './new-model.js';
@@ -31,6 +31,8 @@ before(async () => {
   );
 });
 
+const KEEP_ALL = { correct: false, maxRepetition: 1 };
+
 async function run(
   input: Partial<DistillInput>,
 ): Promise<{ steps: SupervisedStep[]; summary: DistillSummary }> {
@@ -41,8 +43,7 @@ async function run(
       batchTokens: 512,
       learningRate: 5e-3,
       evalProblems: 8,
-      correct: false,
-      maxRepetition: 1,
+      ...(asksTeacher({ method: 'responses', lmbda: 0.5, seqKd: false, ...input }) && KEEP_ALL),
       ...input,
     },
   } as DistillInput);
@@ -111,11 +112,21 @@ test('wrong input is refused before anything begins, with the remedy', async () 
   await wrong({ lmbda: 0.2 }, /lmbda.*for the method on-policy/);
   await wrong({ maxCost: 2 }, /maxCost.*for an API teacher/);
   await wrong({ system: 'x' }, /system.*for an API teacher/);
+  const nothing = /nothing is asked of the teacher.*leave it out/;
+  await wrong({ ...NO_TASK, data: at('data.jsonl'), method: 'logits', maxRepetition: 1 }, nothing);
+  const own = { method: 'on-policy', lmbda: 1 } as const;
+  await wrong({ ...own, samples: 2 }, nothing);
+  await wrong({ ...own, seqKd: true, lmbda: 0.5, minReward: 0.5 }, nothing);
+  await wrong(
+    { ...own, gradientAccumulationSteps: 2 },
+    /gradientAccumulationSteps.*methods responses and logits/,
+  );
   await wrong({ data: 'x.jsonl' }, /either a task or data/);
   await wrong({ ...NO_TASK, data: at('data.jsonl'), correct: true }, /only a task tells/);
   const api = { endpoint: 'http://localhost:9/v1', termsAllowTraining: true };
   await wrong({ ...api, method: 'logits' }, /an API gives texts.*--method responses/);
   await wrong({ ...api, termsAllowTraining: false }, /terms of many providers forbid/);
+  await wrong({ ...api, teacherTemplate: 'raw' }, /teacherTemplate.*for a local teacher/);
   await wrong({ ...api, topK: 4 }, /topK with an API teacher/);
   await wrong({ ...api, endpoint: 'https://api.example.org/v1' }, /budget of the API/);
   await wrong({ teacher: at('none') }, /none/);

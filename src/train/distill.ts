@@ -22,6 +22,7 @@ import { type Example, loadExamples } from '../text/dataset.js';
 import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
 import {
   apiOptionsOf,
+  asksTeacher,
   type DistillOptions,
   type distillOptions,
   settleDistillOptions,
@@ -293,9 +294,7 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
   let taught: Taught | null = null;
   let api: ApiTotals | null = null;
   let examples: readonly Example[] | null = null;
-  const asks =
-    o.method === 'responses' || (o.data === undefined && !(onPolicy && (o.seqKd || o.lmbda === 1)));
-  if (asks) {
+  if (asksTeacher(o)) {
     ({ taught, api } = await ask(r, teacher, dir));
     examples = taught.examples;
   } else if (o.data !== undefined) {
