@@ -100,6 +100,23 @@ test('logits learned from data of prompts and completions, with its loss on held
   assert.equal(summary.after, null);
 });
 
+test("given sequences must fit the teacher's context too, before the first step", async () => {
+  const long = at('long.jsonl');
+  const line = (text: string) => `${JSON.stringify({ prompt: '1 2 3', completion: text })}\n`;
+  writeFileSync(long, line('1 2 3') + line('1 2 3 '.repeat(50)));
+  const given = { ...NO_TASK, data: long, context: 400 };
+  const methods = [
+    { method: 'logits' },
+    { method: 'logits', topLogits: 4 },
+    { method: 'on-policy' },
+  ] as const;
+  for (const method of methods)
+    await assert.rejects(
+      run({ ...given, ...method, steps: 1 }),
+      /long.jsonl:2: tokens of an example: got 30\d.*192/,
+    );
+});
+
 test('wrong input is refused before anything begins, with the remedy', async () => {
   const wrong = async (input: Partial<DistillInput>, message: RegExp) =>
     assert.rejects(run({ ...input, out: at('refused') }), (error: unknown) => {

@@ -298,7 +298,11 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
     ({ taught, api } = await ask(r, teacher, dir));
     examples = taught.examples;
   } else if (o.data !== undefined) {
-    const context = student.config.maxPositionEmbeddings;
+    // Both read them whole.
+    const contexts = [student, ...(teacher ? [teacher.llama] : [])].map(
+      (m) => m.config.maxPositionEmbeddings,
+    );
+    const context = Math.min(...contexts);
     examples = loadExamples(o.data, student.tokenizer, { template, context });
   }
   let teacherOperations = taught?.teacherOperations ?? 0;
