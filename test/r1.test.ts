@@ -161,6 +161,7 @@ test('what is wrong is named before anything is made', async (t) => {
     /batchSize with numGenerations 4: got 10/,
   );
   await refused({ reasoning: { colour: 1 } }, /colour/);
+  await refused({ reasoning: { evalEnds: true } }, /evalEnds.*the pipeline sets it: leave it out/);
   await refused({ final: { ...CONFIG.final, learningRate: 7 } }, /learningRate.*got 7/);
   await refused({ tasks: ['chain-sum', 'cuontdown'] }, /did you mean countdown/);
   await refused({ coldStart: { from: { tasks: [] } } }, /coldStart\.from of r1/);

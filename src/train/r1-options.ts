@@ -21,7 +21,9 @@ const examplesSchema = z.strictObject({
 export type ExamplesOption = z.output<typeof examplesSchema>;
 
 /** What the pipeline gives every stage itself. */
-const GIVEN = ['model', 'task', 'taskOptions', 'data', 'template', 'out', 'save', 'seed', 'threads'];
+const GIVEN = [
+  ...['model', 'task', 'taskOptions', 'data', 'template', 'out', 'save', 'seed', 'threads', 'evalEnds'],
+];
 
 /**
  * What a stage sets of its loop's options; they are checked by the loop's own schema, which also has the defaults.
