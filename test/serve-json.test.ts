@@ -46,6 +46,21 @@ function parse(text: string | null, of: string): unknown {
   }
 }
 
+test('deep schemas in bodies that the thread of prompts takes: answered, or refused', async () => {
+  const description = 'x'.repeat(5000);
+  const create = (schema: object) =>
+    client.chat.completions.create({
+      ...ask,
+      max_tokens: 3,
+      response_format: formatOf({ ...schema, description }),
+    });
+  for (const schema of [{ type: 'string', maxLength: 512 }, { prefixItems: Array(512).fill({}) }])
+    assert.ok((await create(schema)).choices[0].message.content);
+  const pattern = `^${'(a|b'.repeat(800)}${')'.repeat(800)}$`;
+  for (const schema of [{ prefixItems: Array(1000).fill({}) }, { type: 'string', pattern }])
+    await assert.rejects(create(schema), (e) => e instanceof OpenAI.BadRequestError);
+});
+
 test(`${SCHEMAS} random schemas at temperature 1.5: every finished answer is one that ajv takes`, async (t) => {
   const random = seeded(2026);
   const schemas = Array.from({ length: SCHEMAS }, () => randomSchema(random));

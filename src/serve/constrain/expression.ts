@@ -68,6 +68,22 @@ export function characters(value: string): CodeRange[] {
 
 export const DIGITS: readonly CodeRange[] = [[0x30, 0x39]];
 
+/** Whether an expression is no more than so many levels deep. */
+export function isWithin(e: Expression, levels: number): boolean {
+  if (levels === 0) return false;
+  const fits = (part: Expression) => isWithin(part, levels - 1);
+  switch (e.kind) {
+    case 'sequence':
+      return e.parts.every(fits);
+    case 'choice':
+      return e.choices.every(fits);
+    case 'star':
+      return fits(e.of);
+    default:
+      return true;
+  }
+}
+
 /**
  * The grammar without what never ends: a rule that cannot come to an end is nothing, and choices of it are left out.
  * @returns null where the root itself has no end

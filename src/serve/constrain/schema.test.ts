@@ -199,6 +199,11 @@ test('what is not supported is a 400 that names the keyword and the place', () =
     [7, /a schema is an object/],
     [JSON.parse(`${'{"items":'.repeat(100)}{}${'}'.repeat(100)}`), /levels deep/],
     [{ description: 'x'.repeat(70_000) }, /more than 65536 characters/],
+    [{ prefixItems: Array(600).fill(true) }, /at #: prefixItems: got 600; at most 512/],
+    [
+      { type: 'string', pattern: `^${'(a|b'.repeat(800)}${')'.repeat(800)}$` },
+      /nested too deeply once it is written out/,
+    ],
   ];
   for (const [schema, words] of refused)
     assert.throws(
@@ -223,6 +228,21 @@ test('a grammar that would be too large is refused before it is compiled', () =>
   const long = Array.from({ length: 300 }, (_, i) => ({ type: 'string', minLength: 500, title: `${i}` }));
   const wide = { type: 'array', prefixItems: long };
   assert.throws(() => schemaGrammar(wide, 'schema'), /too large/);
+});
+
+test('the deepest grammars that are taken can be copied between threads', () => {
+  const longest = { type: 'string', maxLength: 512 };
+  const list = { type: 'array', items: { type: 'integer', minimum: 0 }, maxItems: 512 };
+  for (const schema of [longest, list, { prefixItems: Array(512).fill({ type: 'null' }) }])
+    assert.ok(structuredClone(schemaGrammar(schema, 'schema')));
+});
+
+test('branches of oneOf with many values are told apart in time', () => {
+  const values = Array.from({ length: 5000 }, (_, i) => i);
+  const oneOf = [{ enum: values }, { enum: values.map((value) => -1 - value) }];
+  const began = performance.now();
+  schemaGrammar({ oneOf }, 'schema');
+  assert.ok(performance.now() - began < 2000);
 });
 
 test('the documentation lists what is supported', () => {

@@ -7,6 +7,7 @@ import {
   choice,
   type Expression,
   type Grammar,
+  isWithin,
   NOTHING,
   optional,
   prune,
@@ -80,6 +81,8 @@ const MAX_COUNT = 512;
 const MAX_DEPTH = 64;
 const MAX_SCHEMA = 64 << 10;
 const MAX_GRAMMAR = 512 << 10;
+/** Levels of an expression: a grammar is copied between threads, whose stacks end at some 1200. */
+const MAX_NESTING = 1100;
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -98,7 +101,10 @@ export function objectGrammar(): Grammar {
 export function schemaGrammar(schema: unknown, param: string): Grammar {
   if (JSON.stringify(schema).length > MAX_SCHEMA)
     throw refusal(param, `it has more than ${MAX_SCHEMA} characters`);
-  const pruned = prune(new SchemaReader(schema, param).read());
+  const grammar = new SchemaReader(schema, param).read();
+  if (![grammar.root, ...grammar.rules.values()].every((e) => isWithin(e, MAX_NESTING)))
+    throw refusal(param, 'it is nested too deeply once it is written out');
+  const pruned = prune(grammar);
   if (!pruned) throw refusal(param, 'no value fits it, or none that ends');
   if (toEbnf(pruned).length > MAX_GRAMMAR) throw refusal(param, 'it is too large once it is written out');
   return pruned;
@@ -336,6 +342,8 @@ class SchemaReader {
     const [least, most] = this.#counts(s, ['minItems', 'maxItems'], path) as [number, number];
     const { prefixItems = [], items: rest = true } = s;
     if (!Array.isArray(prefixItems)) throw this.#refuse(path, 'prefixItems is a list of schemas');
+    if (prefixItems.length > MAX_COUNT)
+      throw this.#refuse(path, `prefixItems: got ${prefixItems.length}; at most ${MAX_COUNT} are supported`);
     if (Array.isArray(rest))
       throw this.#refuse(path, 'items as a list is not supported; name it prefixItems');
     const first = prefixItems.map((one, i) => this.#schema(one, `${path}/prefixItems/${i}`, depth + 1));
@@ -409,8 +417,7 @@ class SchemaReader {
   #apart(a: unknown, b: unknown): boolean {
     const [x, y] = [a, b].map((s) => this.#resolve(s));
     const [values, others] = [constants(x), constants(y)];
-    if (values && others)
-      return !values.some((v) => others.some((w) => JSON.stringify(v) === JSON.stringify(w)));
+    if (values && others) return disjoint(values, others);
     const [types, otherTypes] = [typesOf(x), typesOf(y)];
     if (types && otherTypes && !types.some((t) => otherTypes.some((u) => overlap(t, u)))) return true;
     const needed = (s: Schema, name: string) =>
@@ -424,7 +431,7 @@ class SchemaReader {
       const [p, q] = [x, y].map((s) =>
         constants(this.#resolve((s.properties as Schema | undefined)?.[name])),
       );
-      return p && q && !p.some((v) => q.some((w) => JSON.stringify(v) === JSON.stringify(w)));
+      return p && q && disjoint(p, q);
     });
   }
 
@@ -452,6 +459,11 @@ function repeated(of: Expression, least: number, most: number): Expression {
 function constants(s: Schema): readonly unknown[] | null {
   if ('const' in s) return [s.const];
   return Array.isArray(s.enum) ? s.enum : null;
+}
+
+function disjoint(a: readonly unknown[], b: readonly unknown[]): boolean {
+  const texts = new Set(a.map((value) => JSON.stringify(value)));
+  return !b.some((value) => texts.has(JSON.stringify(value)));
 }
 
 function typesOf(s: Schema): readonly string[] | null {
