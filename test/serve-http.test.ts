@@ -1,6 +1,6 @@
 // The server's edges: keys and limits, sizes, hosts, a full queue, slow and leaving clients, shutdown.
 import assert from 'node:assert/strict';
-import { readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -283,6 +283,26 @@ test('a request that takes too long is ended, whole and streamed', async (t) => 
     'failed',
     'failed',
   ]);
+});
+
+test('what fails in the engine: a 500 that says nothing of it, and a line that says where', async (t) => {
+  const dir = join(temporaryFolder(t), 'broken');
+  cpSync(COUNTDOWN_BASE, dir, { recursive: true });
+  const weights = readFileSync(join(dir, 'model.safetensors'));
+  // As float32 the greatest there are: sums of them are infinite, and what is computed of these is no number.
+  writeFileSync(join(dir, 'model.safetensors'), weights.fill(0x7f, weights.length - 4096));
+  const lines: string[] = [];
+  const server = await serveCountdown({
+    models: [{ name: 'countdown', dir }],
+    say: (line) => lines.push(line),
+  });
+  t.after(() => server.end());
+  const { status, body } = await post(`${server.base}/completions`, {
+    ...{ model: 'countdown', prompt: '1 2 3=6?', max_tokens: 5 },
+  });
+  assert.deepEqual([status, body.error.code], [500, 'internal_error']);
+  assert.match(lines.join('\n'), /^cmpl-\w+: Error\n +at .*rollout\/engine\.js/);
+  assert.ok(!lines.join().includes('NaN'), 'messages may hold prompts');
 });
 
 test('shutdown: what runs is finished, what comes is refused', async (t) => {

@@ -16,8 +16,8 @@ import type {
 export interface WorkListener {
   onTokens(tokens: SampleTokens): void;
   onEnd(end: SampleEnd): void;
-  /** @param mine whether the fault is the server's and not the request's */
-  onFailed(message: string, mine: boolean): void;
+  /** @param why in words where the request is at fault; an error where the server is */
+  onFailed(why: string | Error): void;
 }
 
 export interface EngineClient {
@@ -25,7 +25,7 @@ export interface EngineClient {
   load(dir: string): Promise<{ handle: number; info: EngineInfo }>;
   /** Lets a model go once its requests have ended. */
   retire(handle: number): void;
-  /** Starts a request; the function it gives cancels it. */
+  /** Starts a request; the function it gives cancels it. @throws Error where the thread has died */
   submit(order: Omit<WorkOrder, 'id'>, listener: WorkListener): () => void;
   /** Samples asked for and not ended. */
   readonly outstanding: number;
@@ -54,6 +54,7 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
   let outstanding = 0;
   let load: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
   let stopped = (): void => {};
+  let dead: Error | null = null;
   const tell = (message: ToEngine) => port.postMessage(message);
 
   function done(id: number, samples: number): void {
@@ -64,11 +65,11 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
     if (entry.open === 0) pending.delete(id);
   }
 
-  function fail(id: number, message: string, mine: boolean): void {
+  function fail(id: number, why: string | Error): void {
     const entry = pending.get(id);
     if (!entry) return;
     done(id, entry.open);
-    entry.listener.onFailed(message, mine);
+    entry.listener.onFailed(why);
   }
 
   port.on('message', (message: FromEngine) => {
@@ -93,16 +94,19 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
           done(end.id, 1);
           entry.listener.onEnd(end);
         }
-        for (const { id, message: why, mine } of message.failed) fail(id, why, mine);
+        for (const { id, message: why, stack } of message.failed)
+          fail(id, stack === null ? why : Object.assign(new Error(why), { stack }));
     }
   });
 
   const died = new Promise<Error>((resolve) => {
     const end = (error: Error) => {
-      for (const id of [...pending.keys()]) fail(id, error.message, true);
-      for (const { reject } of loading.values()) reject(error);
+      dead ??= error;
+      for (const id of [...pending.keys()]) fail(id, dead);
+      for (const { reject } of loading.values()) reject(dead);
       loading.clear();
-      resolve(error);
+      stopped();
+      resolve(dead);
     };
     worker.on('error', end);
     worker.on('exit', (code) => end(new Error(`the engine's thread ended with code ${code}`)));
@@ -110,6 +114,7 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
 
   return {
     async load(dir) {
+      if (dead) throw dead;
       const handle = next++;
       const info = await new Promise<EngineInfo>((resolve, reject) => {
         loading.set(handle, { resolve, reject });
@@ -119,10 +124,11 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
     },
     retire: (handle) => tell({ type: 'retire', handle }),
     submit(order, listener) {
+      if (dead) throw dead;
       const id = next++;
+      tell({ type: 'submit', id, ...order });
       pending.set(id, { listener, open: order.n });
       outstanding += order.n;
-      tell({ type: 'submit', id, ...order });
       return () => {
         const entry = pending.get(id);
         if (!entry) return;
@@ -140,8 +146,8 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
     async close() {
       await new Promise<void>((resolve) => {
         stopped = resolve;
-        tell({ type: 'stop' });
-        worker.once('exit', () => resolve());
+        if (dead) resolve();
+        else tell({ type: 'stop' });
       });
       await worker.terminate();
       port.close();

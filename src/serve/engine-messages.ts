@@ -56,6 +56,13 @@ export interface SampleEnd {
   readonly cached: number;
 }
 
+export interface WorkFailure {
+  readonly id: number;
+  readonly message: string;
+  /** Where it was thrown, where the fault is the server's; null where it is the request's. */
+  readonly stack: string | null;
+}
+
 export interface EngineInfo {
   /** Sequences that run at once. */
   readonly maxSequences: number;
@@ -83,7 +90,7 @@ export type FromEngine =
       readonly type: 'news';
       readonly tokens: readonly SampleTokens[];
       readonly ends: readonly SampleEnd[];
-      readonly failed: readonly { readonly id: number; readonly message: string; readonly mine: boolean }[];
+      readonly failed: readonly WorkFailure[];
       readonly load: EngineLoad;
     }
   | { readonly type: 'stopped' };

@@ -3,7 +3,7 @@
 // First tokens and ends are waited for by someone and leave soon; the tokens between are read slower than they come, and
 // a message for each would cost more than the step of a small model.
 import type { TopLogprobs } from '../rollout/steer.js';
-import type { EngineLoad, FromEngine, SampleEnd, SampleTokens } from './engine-messages.js';
+import type { EngineLoad, FromEngine, SampleEnd, SampleTokens, WorkFailure } from './engine-messages.js';
 
 /** News wait so long at most. */
 const SOON_MS = 10;
@@ -27,7 +27,7 @@ export interface News {
   /** A token whose log-probability is reported. */
   scoredToken(of: NewsOf, id: number, logprob: number, top: TopLogprobs): void;
   end(of: NewsOf, end: Omit<SampleEnd, 'id' | 'sample'>): void;
-  fail(id: number, error: Error, mine: boolean): void;
+  fail(failure: WorkFailure): void;
   /** Tells what is due; everything where nothing more comes for now. */
   tell(load: () => EngineLoad, running: number, rests: boolean): void;
 }
@@ -36,7 +36,7 @@ export function createNews(send: (message: FromEngine) => void): News {
   const waiting = new Set<NewsOf>();
   let urgent = new Set<NewsOf>();
   let ends: SampleEnd[] = [];
-  let failed: { id: number; message: string; mine: boolean }[] = [];
+  let failed: WorkFailure[] = [];
   let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
   let lastSoon = 0;
   let lastAll = 0;
@@ -74,8 +74,8 @@ export function createNews(send: (message: FromEngine) => void): News {
       urgent.add(of);
       ends.push({ id: of.id, sample: of.sample, ...end });
     },
-    fail(id, error, mine) {
-      failed.push({ id, message: error.message, mine });
+    fail(failure) {
+      failed.push(failure);
     },
     tell(loadNow, running, rests) {
       const now = performance.now();

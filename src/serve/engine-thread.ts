@@ -95,8 +95,9 @@ function load({ handle, dir }: LoadOrder): void {
 }
 
 function fail(id: number, error: unknown): void {
-  const mine = !(error instanceof RetortError && error.code === 'bad-input');
-  news.fail(id, error as Error, mine);
+  const { message, stack = '' } = error as Error;
+  const asked = error instanceof RetortError && error.code === 'bad-input';
+  news.fail({ id, message, stack: asked ? null : stack });
   works.delete(id);
 }
 

@@ -122,32 +122,24 @@ export function generate(
       fail(new ApiError(504, words, { code: 'time_limit' }), cancel());
     }, timeLimitMs);
 
-    /** A fault in here must not take down what else the thread's news are for. */
-    const guarded =
-      <A extends unknown[]>(run: (...args: A) => void) =>
-      (...args: A): void => {
-        try {
-          run(...args);
-        } catch (error) {
-          generator.onFault(reply.id, error);
-          fail(toApiError(error), cancel());
-        }
-      };
     const said: Delta[][] | null = generator.logPrompt && ask.prompts.flatMap(() => Array(ask.n).fill([]));
     job = startJob(engine, ask, {
-      onDelta: guarded((choice, delta) => {
+      onDelta(choice, delta) {
         if (said) said[choice] = [...said[choice], delta];
         writer.delta(choice, delta);
-      }),
-      onFinish: guarded((choice, delta, finish) => {
+      },
+      onFinish(choice, delta, finish) {
         if (said) said[choice] = [...said[choice], delta];
         writer.finish(choice, delta, finish);
-      }),
-      onDone: guarded((usage) => {
+      },
+      onDone(usage) {
         if (said) generator.logPrompt?.({ id: reply.id, request: reply.body, answers: said.map(joinDeltas) });
         end(usage, 'done', writer.done(usage));
-      }),
-      onError: fail,
+      },
+      onError(error, usage) {
+        if (error.status === 500) generator.onFault(reply.id, error.cause ?? error);
+        fail(error, usage);
+      },
     });
     out.once('close', onClose);
   });

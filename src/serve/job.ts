@@ -4,7 +4,7 @@ import { type Answer, createAnswer, type Delta } from './answer.js';
 import { type ControlSpec, needsControl } from './control.js';
 import type { EngineClient } from './engine-client.js';
 import type { SampleEnd, SampleTokens, WorkOrder } from './engine-messages.js';
-import { ApiError } from './errors.js';
+import { ApiError, toApiError } from './errors.js';
 import type { ServedModel } from './model.js';
 import type { Prompt } from './prompt.js';
 
@@ -83,7 +83,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
   function onEnd(choice: number, news: SampleEnd): void {
     if (over) return;
     if (news.finishReason === 'dead-end') {
-      onFailed("the model's vocabulary cannot spell the answer asked for", 400);
+      onFailed(new ApiError(400, "the model's vocabulary cannot spell the answer asked for"));
       return;
     }
     cached[Math.floor(choice / n)] = news.cached;
@@ -92,17 +92,26 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
     const called = answer.calls > 0 && news.finishReason === 'stop';
     listener.onFinish(choice, delta, called ? 'tool_calls' : news.finishReason);
     if (--open > 0) return;
-    over = true;
     listener.onDone(usage());
+    over = true;
   }
 
-  function onFailed(message: string, status: number): void {
+  function onFailed(error: ApiError): void {
     if (over) return;
     end();
-    listener.onError(new ApiError(status, message), usage());
+    listener.onError(error, usage());
   }
 
-  prompts.forEach(({ ids, thinking, calls, grammar }, p) => {
+  /** A fault in here ends this job, not what else the thread's news are for. */
+  function guarded(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      onFailed(toApiError(error));
+    }
+  }
+
+  function submit({ ids, thinking, calls, grammar }: Prompt, p: number): void {
     for (let sample = 0; sample < n; sample++)
       answers.push(
         createAnswer({
@@ -125,13 +134,14 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
     };
     cancels.push(
       engine.submit(order, {
-        onTokens: (news) => onTokens(p * n + news.sample, news),
-        onEnd: (news) => onEnd(p * n + news.sample, news),
-        onFailed: (message, mine) =>
-          mine ? onFailed('the engine failed on this request', 500) : onFailed(message, 400),
+        onTokens: (news) => guarded(() => onTokens(p * n + news.sample, news)),
+        onEnd: (news) => guarded(() => onEnd(p * n + news.sample, news)),
+        onFailed: (why) => onFailed(typeof why === 'string' ? new ApiError(400, why) : toApiError(why)),
       }),
     );
-  });
+  }
+
+  guarded(() => prompts.forEach(submit));
 
   return {
     cancel() {
