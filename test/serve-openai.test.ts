@@ -129,6 +129,19 @@ describe('a reasoning model, sampled', () => {
     });
   });
 
+  test('equal prompts of one request: answers of their own, unless a seed asks for the same', async () => {
+    const ask = {
+      model: 'countdown',
+      prompt: Array(8).fill('3 7 12=43?<think>'),
+      max_tokens: 40,
+      temperature: 2,
+    };
+    const texts = async (more: object) =>
+      new Set((await client.completions.create({ ...ask, ...more })).choices.map(({ text }) => text)).size;
+    assert.ok((await texts({})) > 1);
+    assert.equal(await texts({ seed: 5 }), 1);
+  });
+
   test('models', async () => {
     const { data } = await client.models.list();
     assert.deepEqual(

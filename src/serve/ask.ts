@@ -1,5 +1,4 @@
 // From the protocol's requests to what is asked of the engine: defaults, limits of the context, prompts.
-import { randomInt } from 'node:crypto';
 import { ApiError } from './errors.js';
 import type { Ask } from './job.js';
 import type { ServedModel } from './model.js';
@@ -75,7 +74,7 @@ function sampled(model: ServedModel, lane: string, r: SamplingFields) {
     lane,
     n: r.n ?? 1,
     stop: r.stop === undefined ? [] : [r.stop].flat(),
-    seed: r.seed ?? randomInt(2 ** 47),
+    seed: r.seed ?? null,
     sampling: {
       temperature: r.temperature ?? defaults.temperature,
       topP: r.top_p ?? defaults.topP,

@@ -1,5 +1,5 @@
 // A request under way: its prompts go to the engine, its tokens come back as choices.
-
+import { randomInt } from 'node:crypto';
 import { type Answer, createAnswer, type Delta } from './answer.js';
 import { type ControlSpec, needsControl } from './control.js';
 import type { EngineClient } from './engine-client.js';
@@ -9,8 +9,10 @@ import type { ServedModel } from './model.js';
 import type { Prompt } from './prompt.js';
 
 /** What is asked of a model, whatever the protocol it came by. */
-export interface Ask extends Pick<WorkOrder, 'lane' | 'n' | 'maxTokens' | 'stop' | 'seed' | 'topLogprobs'> {
+export interface Ask extends Pick<WorkOrder, 'lane' | 'n' | 'maxTokens' | 'stop' | 'topLogprobs'> {
   readonly model: ServedModel;
+  /** null: each prompt gets one of its own, so that equal prompts do not get equal answers. */
+  readonly seed: number | null;
   readonly prompts: readonly Prompt[];
   readonly sampling: Pick<WorkOrder, 'temperature' | 'topK' | 'topP' | 'minP'>;
   /** What guides the samples, beside what the prompts say. */
@@ -127,7 +129,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
       n,
       maxTokens,
       stop,
-      seed,
+      seed: seed ?? randomInt(2 ** 47),
       topLogprobs,
       ...sampling,
       control: needsControl(control) ? control : null,
