@@ -263,6 +263,10 @@ test('a full queue is 429 with Retry-After; what was taken is answered', async (
   assert.equal(full.length, 4);
   assert.ok(full.every((a) => a.headers.get('retry-after') === '1' && a.body.error.code === 'queue_full'));
   assert.ok(answers.filter((a) => a.status === 200).every((a) => a.body.usage.completion_tokens === 300));
+  // Where nothing waits the queue lets in more than it holds, but not anything.
+  const flood = { model: 'scripted', prompt: Array(5000).fill('x'), n: 2, max_tokens: 1 };
+  const drowned = await post(`${server.base}/completions`, flood);
+  assert.deepEqual([drowned.status, drowned.body.error.param], [400, 'prompt']);
   const many = await post(url, ask('hello?', { n: 3 }));
   assert.deepEqual([many.status, many.body.error.param], [400, 'n']);
 });

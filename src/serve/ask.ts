@@ -8,6 +8,8 @@ import { CLOSE_CALL } from './tool-calls.js';
 
 /** The protocol's default for plain completions. */
 const COMPLETION_TOKENS = 16;
+/** Most samples of all prompts of a request. */
+const MAX_SAMPLES_IN_ALL = 2048;
 
 /** @param bytes of the request's body */
 export async function chatAsk(model: ServedModel, lane: string, r: ChatRequest, bytes: number): Promise<Ask> {
@@ -43,6 +45,13 @@ export async function completionAsk(
     typeof r.prompt === 'string' || typeof r.prompt[0] === 'number'
       ? [r.prompt as string | number[]]
       : (r.prompt as string[] | number[][]);
+  const samples = given.length * (r.n ?? 1);
+  if (samples > MAX_SAMPLES_IN_ALL)
+    throw new ApiError(
+      400,
+      `prompt: ${given.length} of them, ${r.n ?? 1} samples each, are ${samples}; ask for at most ${MAX_SAMPLES_IN_ALL} at once`,
+      { param: 'prompt' },
+    );
   if (r.echo && r.logprobs !== undefined)
     throw new ApiError(
       400,
