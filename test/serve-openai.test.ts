@@ -50,6 +50,7 @@ describe('a reasoning model, sampled', () => {
       const choices = [0, 1, 2].map(() => ({ reasoning: '', content: '', finish: '', tokens: '' }));
       let usage: unknown;
       for await (const chunk of stream) {
+        assert.ok(chunk.usage !== undefined && (chunk.usage === null) === chunk.choices.length > 0);
         if (chunk.usage) usage = chunk.usage;
         for (const { index, delta, finish_reason, logprobs } of chunk.choices) {
           const choice = choices[index];
@@ -168,6 +169,12 @@ describe('a reasoning model, sampled', () => {
       client.chat.completions.create({ ...ask, audio: { voice: 'x', format: 'wav' } }),
       (e) => e instanceof OpenAI.BadRequestError && e.param === 'audio',
     );
+    const begun = { role: 'assistant' as const, content: '1 +' };
+    for (const more of [{ prefix: true }, { function_call: { name: 'f', arguments: '{}' } }])
+      await assert.rejects(
+        client.chat.completions.create({ ...ask, messages: [...PROBLEM, { ...begun, ...more }] }),
+        (e) => e instanceof OpenAI.BadRequestError && e.param === `messages.1.${Object.keys(more)[0]}`,
+      );
     await assert.rejects(
       client.chat.completions.create({ ...ask, messages: question('é') }),
       (e) => e instanceof OpenAI.BadRequestError && /no token for a character/.test(e.message),

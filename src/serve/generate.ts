@@ -88,6 +88,8 @@ export function generate(
     created: Math.floor(Date.now() / 1000),
     model: ask.model.name,
     system_fingerprint: ask.model.fingerprint,
+    // Where usage comes at the end of a stream, the objects before have the field too.
+    ...(reply.stream && reply.streamUsage ? { usage: null } : {}),
   };
   const writer = reply.stream ? streamWriter(head, reply, out) : wholeWriter(head, reply, ask, out);
 

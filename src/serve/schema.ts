@@ -70,6 +70,9 @@ const message = z.discriminatedUnion('role', [
     reasoning_content: z.string().nullish(),
     tool_calls: z.array(toolCall).max(MAX_TOOLS).nullish(),
     name: z.string().nullish(),
+    // What the fields above have taken the place of, and DeepSeek's way to give the answer's beginning.
+    function_call: z.null('calls stand in tool_calls').optional(),
+    prefix: z.literal(false, 'this server cannot go on with a message: leave it out').nullish(),
   }),
   z.object({ role: z.literal('tool'), content, tool_call_id: z.string(), name: z.string().nullish() }),
 ]);

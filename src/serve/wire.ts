@@ -9,6 +9,7 @@ export interface Head {
   readonly created: number;
   readonly model: string;
   readonly system_fingerprint: string;
+  readonly usage?: null;
 }
 
 export interface Choice {
