@@ -200,6 +200,14 @@ test('without keys: this machine alone', async (t) => {
   assert.equal(status, 403);
   const busy = startServer({ models, folder, port: Number(new URL(server.url).port) });
   await assert.rejects(busy, /another program listens there/);
+  await assert.rejects(
+    startServer({ models, folder, port: 0 }),
+    /the usage log of the server's folder .* is being written by process/,
+  );
+  await assert.rejects(
+    startServer({ models: [...models, ...models], folder: temporaryFolder(t), port: 0 }),
+    /name of two models: got "countdown"; give each its own/,
+  );
 });
 
 test('bodies: too large, no JSON, no object, the wrong type; paths and methods that are not there', async (t) => {

@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { openJsonlWriter } from '../checkpoint/jsonl.js';
-import { RetortError } from '../errors.js';
+import { RetortError, refuse } from '../errors.js';
 import { openAccounts } from './account.js';
 import { startEngine } from './engine-client.js';
 import type { Generator } from './generate.js';
@@ -78,7 +78,12 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       'bad-input',
       `host: got ${JSON.stringify(host)}; without keys the server listens on this machine alone: make one with "retort keys add NAME", or leave --host out`,
     );
+  const names = options.models.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined)
+    throw refuse('bad-input', 'name of two models', twice, 'give each its own: --model NAME=DIR');
   await checkPort(host, port);
+  const log = openUsageLog(folder);
   const engine = startEngine({
     threads: options.threads,
     maxSequences: options.maxSequences ?? 256,
@@ -90,7 +95,6 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   try {
     for (const spec of options.models)
       models.set(spec.name, await loadModel(engine, prompts, spec, options.template));
-    const log = openUsageLog(folder);
     const accounts = openAccounts({ keys, log, prices, folder });
     const metrics = createMetrics(engine);
     let open = true;
@@ -184,6 +188,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       }),
     };
   } catch (error) {
+    log.close();
     await Promise.all([engine.close(), prompts.close()]);
     throw error;
   }

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { makeFolder } from '../checkpoint/files.js';
 import { openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
+import { takeLock } from '../checkpoint/lock.js';
 import { RetortError } from '../errors.js';
 
 /** How a request ended: answered, left by its client, or failed. */
@@ -39,9 +40,13 @@ export interface UsageLog {
 const SYNC_EVERY_MS = 1000;
 const pathOf = (folder: string) => join(folder, 'usage.jsonl');
 
-/** Opens the log of a server's folder for appending. @throws RetortError storage */
+/**
+ * Opens the log of a server's folder for appending; a second server would write over its lines.
+ * @throws RetortError storage; bad-input where another server has it open
+ */
 export function openUsageLog(folder: string): UsageLog {
   makeFolder(folder);
+  const unlock = takeLock(join(folder, 'lock.json'), `the usage log of the server's folder ${folder}`);
   const writer = openJsonlWriter(pathOf(folder));
   let dirty = false;
   // What is written survives the process at once; the machine's fall only once it is synced.
@@ -60,6 +65,7 @@ export function openUsageLog(folder: string): UsageLog {
       clearInterval(timer);
       writer.sync();
       writer.close();
+      unlock();
     },
   };
 }
