@@ -66,10 +66,10 @@ export function openAccounts(options: {
     return made;
   }
 
-  /** Brings a bucket up to date; a minute's worth is the most it holds. */
+  /** Brings a bucket up to date; a minute's worth is the most it holds, or one where that is less. */
   function refill(bucket: Bucket, perMinute: number): void {
     const at = now();
-    bucket.level = Math.min(perMinute, bucket.level + ((at - bucket.at) / 60_000) * perMinute);
+    bucket.level = Math.min(Math.max(1, perMinute), bucket.level + ((at - bucket.at) / 60_000) * perMinute);
     bucket.at = at;
   }
 
@@ -118,7 +118,9 @@ export function openAccounts(options: {
             code: 'rate_limit_exceeded',
           },
         );
-      const most = costOf(prices, { promptTokens, cachedTokens: 0, completionTokens: mostTokens });
+      // How much of the prompt is cached is known later: it is taken for what costs more.
+      const cachedTokens = prices.cachedInput > prices.input ? promptTokens : 0;
+      const most = costOf(prices, { promptTokens, cachedTokens, completionTokens: mostTokens });
       if (budget !== undefined && state.spent + state.reserved + most > budget)
         throw new ApiError(
           402,
