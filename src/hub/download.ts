@@ -24,6 +24,27 @@ export interface Place {
 /** Attempts after a failure of the network, and how long to wait before each, in milliseconds. */
 const WAITS = [500, 2000, 8000, 30_000];
 
+/** Where a file's content goes, and where the snapshot points to it. @throws RetortError bad-model for what is no name */
+function pathsOf({ repository, folder, commit }: Place, { path, lfs, oid }: RemoteFile) {
+  const hash = lfs?.oid ?? oid;
+  // Both become names of files here.
+  if (!/^[\w.-]+$/.test(path) || hash === undefined || !/^[0-9a-f]{40,64}$/.test(hash))
+    throw new RetortError(
+      'bad-model',
+      `${repository} has the file ${JSON.stringify(path)} with the hash ${hash}: it cannot be stored`,
+    );
+  const blob = join(folder, 'blobs', hash);
+  return { blob, partial: `${blob}.incomplete`, pointer: join(folder, 'snapshots', commit, path) };
+}
+
+/** Bytes of a file that are still to be fetched. */
+export function bytesLeft(place: Place, file: RemoteFile): number {
+  const { blob, partial, pointer } = pathsOf(place, file);
+  if (fs.existsSync(pointer) || fs.existsSync(blob)) return 0;
+  const begun = fs.statSync(partial, { throwIfNoEntry: false })?.size ?? 0;
+  return Math.max(0, file.size - begun);
+}
+
 /**
  * Makes the file be in the snapshot and gives its path.
  * @param onBytes is told of bytes that came in, and of those that were there already
@@ -34,18 +55,10 @@ export async function ensureFile(
   file: RemoteFile,
   onBytes: (bytes: number) => void,
 ): Promise<string> {
-  const hash = file.lfs?.oid ?? file.oid;
-  // Both become names of files here.
-  if (!/^[\w.-]+$/.test(file.path) || hash === undefined || !/^[0-9a-f]{40,64}$/.test(hash))
-    throw new RetortError(
-      'bad-model',
-      `${place.repository} has the file ${JSON.stringify(file.path)} with the hash ${hash}: it cannot be stored`,
-    );
-  const blob = join(place.folder, 'blobs', hash);
-  const pointer = join(place.folder, 'snapshots', place.commit, file.path);
+  const { blob, partial, pointer } = pathsOf(place, file);
   if (!fs.existsSync(pointer)) {
     if (fs.existsSync(blob)) onBytes(file.size);
-    else await fetchBlob(place, file, blob, onBytes);
+    else await fetchBlob(place, file, blob, partial, onBytes);
     point(pointer, blob);
   } else onBytes(file.size);
   return pointer;
@@ -55,9 +68,9 @@ async function fetchBlob(
   place: Place,
   file: RemoteFile,
   blob: string,
+  partial: string,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
-  const partial = `${blob}.incomplete`;
   fs.mkdirSync(dirname(blob), { recursive: true });
   let counted = 0;
   const count = (bytes: number) => {

@@ -195,6 +195,20 @@ test('a GGUF file by its name', async () => {
   await assert.rejects(pull({ file: 'y.gguf' }), refused('bad-input', /got "y\.gguf"; it has x\.gguf/));
   const { path } = await pull({ file: 'x.gguf' });
   openModel(path).close();
+  // Nothing small comes before it where the repository holds nothing else.
+  fs.rmSync(join(scratch, 'home'), { recursive: true });
+  delete server.files['README.md'];
+  openModel((await pull({ file: 'x.gguf' })).path).close();
+});
+
+test('a full disk: refused before the weights are fetched, and no matter where they are there', async (t) => {
+  const free = t.mock.method(fs, 'statfsSync', () => ({ bavail: 10, bsize: 1 }));
+  await assert.rejects(pull(), refused('storage', /has room for 0\.00 GB, and .* are to be fetched/));
+  assert.ok(server.sent.every(({ path }) => path !== 'model.safetensors'));
+  free.mock.restore();
+  const pulled = await pull();
+  t.mock.method(fs, 'statfsSync', () => ({ bavail: 10, bsize: 1 }));
+  assert.deepEqual(await pull(), pulled);
 });
 
 test('what cannot be run or read is refused before its weights are fetched', async () => {

@@ -5,10 +5,10 @@ import { listFiles, modelInfo } from '@huggingface/hub';
 import { z } from 'zod';
 import { storageError } from '../checkpoint/atomic.js';
 import { parseLlamaConfig } from '../checkpoint/config-json.js';
-import { parseJson, readTextFile } from '../checkpoint/files.js';
+import { makeFolder, parseJson, readTextFile } from '../checkpoint/files.js';
 import { RetortError, refuse } from '../errors.js';
 import { chooseFiles, type RemoteFile, shardsOf } from './choose-files.js';
-import { ensureFile, type Place } from './download.js';
+import { bytesLeft, ensureFile, type Place } from './download.js';
 import { type Hub, hubError } from './hub.js';
 
 export interface PullOptions {
@@ -104,7 +104,10 @@ async function fetchChosen(
     );
     wanted = [...known, ...shardsOf(index, files)];
   }
-  checkRoom(place.folder, sizeOf(wanted) - done);
+  checkRoom(
+    place.folder,
+    wanted.reduce((sum, file) => sum + bytesLeft(place, file), 0),
+  );
   for (const file of wanted.slice(isIndex ? known.length : small.length)) await get(file, sizeOf(wanted));
   return wanted;
 }
@@ -113,6 +116,7 @@ const read = (path: string) => readTextFile(path, 'bad-model', 'pull the model a
 
 /** @throws RetortError storage where the disk has less room than is needed */
 function checkRoom(folder: string, bytes: number): void {
+  makeFolder(folder);
   const { bavail, bsize } = fs.statfsSync(folder);
   const free = bavail * bsize;
   if (free >= bytes) return;
