@@ -1,6 +1,8 @@
 // retort chat: questions from a pipe, with a folder and with a server; commands; refusals.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { retort, temporaryFolder } from './support/cli.js';
@@ -60,4 +62,23 @@ test('with a server; one that refuses, one that is not there', async (t) => {
   const nobody = await retort(['chat', '--model', 'http://127.0.0.1:9'], type(['hello?']));
   assert.equal(nobody.status, 2);
   assert.match(nobody.stderr, /cannot reach http:\/\/127\.0\.0\.1:9\/v1\/models/);
+});
+
+test('a server that breaks off: the conversation goes on', async (t) => {
+  const piece = `data: ${JSON.stringify({ choices: [{ delta: { content: 'four' }, finish_reason: null }] })}\n\n`;
+  let asked = 0;
+  const server = createServer((request, response) => {
+    if (request.method === 'GET') return response.end('{"data":[{"id":"m"}]}');
+    asked++;
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    if (asked > 1) return response.end(`${piece}data: [DONE]\n\n`);
+    return response.write(piece, () => setTimeout(() => response.destroy(), 50));
+  });
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  t.after(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const { status, stdout, stderr } = await retort(['chat', '--model', url], type(['2+2?', '2+2?']));
+  assert.equal(status, 0, stderr);
+  assert.equal(stdout, 'four\nfour\n');
+  assert.match(stderr, /the answer broke off: .*; ask again/);
 });

@@ -16,7 +16,8 @@ export interface ChatClient {
   /**
    * Streams an answer; `onText` gets its pieces.
    * @returns the answer without thoughts, and what it took
-   * @throws RetortError bad-input with the server's words; interrupted where the signal is aborted
+   * @throws RetortError bad-input with the server's words; network where the answer breaks off; interrupted where the
+   * signal is aborted
    */
   answer(
     turns: readonly ChatTurn[],
@@ -84,7 +85,10 @@ export async function connectChat(
         }
       } catch (error) {
         if (signal.aborted) throw new RetortError('interrupted', 'the answer was interrupted');
-        throw error;
+        if (error instanceof RetortError) throw error;
+        const { message, cause } = error as Error;
+        const why = cause instanceof Error ? cause.message : message;
+        throw new RetortError('network', `the answer broke off: ${why}; ask again`, { cause: error });
       }
       return { content, finish, tokens, seconds: (performance.now() - began) / 1000 };
     },
