@@ -355,11 +355,12 @@ test('half a request and silence: the connection is ended, the server goes on', 
 
 test('prompts are logged where that is asked for, streams too', async (t) => {
   const logPrompts = join(temporaryFolder(t), 'prompts.jsonl');
-  const server = await serveScripts(LOOP, { logPrompts });
+  const server = await serveScripts(LOOP, { logPrompts, context: 60_000, timeLimitSeconds: 2 });
   t.after(() => server.end());
   const url = `${server.base}/chat/completions`;
   const { body } = await post(url, ask('hello?'));
   await post(url, ask('hello?', { stream: true }));
+  assert.equal((await post(url, ask('ever?'))).status, 504);
   const lines = readFileSync(logPrompts, 'utf8')
     .trimEnd()
     .split('\n')
@@ -367,8 +368,12 @@ test('prompts are logged where that is asked for, streams too', async (t) => {
   assert.equal(lines[0].id, body.id);
   assert.deepEqual(lines[0].request, ask('hello?'));
   assert.deepEqual(
-    lines.map((l) => l.answers[0].content),
-    ['hi there', 'hi there'],
+    lines.map((l) => [l.outcome, l.answers[0].content.slice(0, 9)]),
+    [
+      ['done', 'hi there'],
+      ['done', 'hi there'],
+      ['failed', 'round and'],
+    ],
   );
 });
 

@@ -96,6 +96,7 @@ export function generate(
   return new Promise<void>((resolve) => {
     let job: Job | undefined;
     let over = false;
+    const said: Delta[][] | null = generator.logPrompt && ask.prompts.flatMap(() => Array(ask.n).fill([]));
 
     /** Ends the request: it goes into the log, then its last bytes to the client, one right after the other. */
     function end(usage: Usage, outcome: Outcome, send: () => void): void {
@@ -105,6 +106,13 @@ export function generate(
       out.off('close', onClose);
       try {
         admission.close(reply.id, usage, outcome);
+        if (said)
+          generator.logPrompt?.({
+            id: reply.id,
+            outcome,
+            request: reply.body,
+            answers: said.map(joinDeltas),
+          });
         send();
       } catch (error) {
         generator.onFault(reply.id, error);
@@ -124,7 +132,6 @@ export function generate(
       fail(new ApiError(504, words, { code: 'time_limit' }), cancel());
     }, timeLimitMs);
 
-    const said: Delta[][] | null = generator.logPrompt && ask.prompts.flatMap(() => Array(ask.n).fill([]));
     job = startJob(engine, ask, {
       onDelta(choice, delta) {
         if (said) said[choice] = [...said[choice], delta];
@@ -135,7 +142,6 @@ export function generate(
         writer.finish(choice, delta, finish);
       },
       onDone(usage) {
-        if (said) generator.logPrompt?.({ id: reply.id, request: reply.body, answers: said.map(joinDeltas) });
         end(usage, 'done', writer.done(usage));
       },
       onError(error, usage) {

@@ -58,7 +58,8 @@ export function createMetrics(engine: EngineClient): Metrics {
   gauge(
     'retort_samples_waiting',
     'Samples that wait for a slot',
-    () => engine.outstanding - engine.busyness.running,
+    // Those of clients that left are not asked for any more, and run until the engine says otherwise.
+    () => Math.max(0, engine.outstanding - engine.busyness.running),
   );
   gauge(
     'retort_device_bytes',

@@ -85,8 +85,8 @@ export function startPromptThread(): PromptThread {
     const id = next++;
     return new Promise((resolve, reject) => {
       if (dead) return reject(dead);
-      waiting.set(id, { resolve, reject });
       tell({ type: 'make', id, model, request });
+      waiting.set(id, { resolve, reject });
     });
   }
 
