@@ -66,6 +66,8 @@ export function createAnswer(options: AnswerOptions): Answer {
   /** Text handed to the splitter. */
   let passed = 0;
   let tail = '';
+  /** Tokens whose text is not known yet, or not whole: whether they are reasoning shows with it. */
+  let unread: number[] = [];
   let reasoningTokens = 0;
   let callCount = 0;
 
@@ -97,11 +99,18 @@ export function createAnswer(options: AnswerOptions): Answer {
 
   /** All tokens at once: decoding one by one costs ten times as much. */
   function pushAll(ids: readonly number[], delta: Draft): void {
+    unread.push(...ids);
+    const text = stream.push(...ids);
+    if (text !== '') countReasoning(() => pass(text, delta));
+  }
+
+  /** Counts the tokens of the text that `read` hands on, as far as they are reasoning. */
+  function countReasoning(read: () => void): void {
     const before = splitter?.reasoning;
-    const earlier = tail;
-    pass(stream.push(...ids), delta);
-    if (!before) return;
-    reasoningTokens += splitter?.reasoning ? ids.length : tokensUntilClose(earlier, ids);
+    const earlier = tail + held;
+    read();
+    if (before) reasoningTokens += splitter?.reasoning ? unread.length : tokensUntilClose(earlier, unread);
+    unread = [];
   }
 
   function tokensUntilClose(earlier: string, ids: readonly number[]): number {
@@ -154,14 +163,10 @@ export function createAnswer(options: AnswerOptions): Answer {
     },
     finish({ cutText }) {
       const delta = draft();
-      if (cutText !== null) {
-        // What was held up to the stop string is text after all.
-        give(cutText.slice(passed), delta);
-        release(cutText.length, delta);
-      } else {
-        give(held + stream.end(), delta);
-        release(Number.POSITIVE_INFINITY, delta);
-      }
+      // What was held up to a stop string is text after all.
+      const rest = cutText === null ? held + stream.end() : cutText.slice(passed);
+      countReasoning(() => give(rest, delta));
+      release(cutText === null ? Number.POSITIVE_INFINITY : cutText.length, delta);
       for (const piece of splitter?.end() ?? []) put(piece, delta);
       return delta;
     },
