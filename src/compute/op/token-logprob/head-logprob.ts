@@ -9,7 +9,7 @@ import { matrixShape, type Tensor, viewOf } from '../../tensor.js';
 import { linearGradients, linearInto } from '../linear/linear.js';
 import { type TokenLogprobs, tokenLogprob, tokenLogprobGradient } from './token-logprob.js';
 
-/** Bytes of logits in memory at once. More does not make the products faster; backward takes about twice as much. */
+/** Bytes of logits in memory at once. More does not make the products faster. */
 export const LOGITS_BYTES = 64 << 20;
 
 export interface HeadLogprobOptions {
