@@ -19,6 +19,10 @@ const optionSchema = z.object({
   maxTerms: z.int().min(2).max(20).default(4).describe('most terms'),
   maxNumber: z.int().min(1).max(1_000_000).default(50).describe('terms are from 1 to this'),
   wording: wordingOption,
+  order: z
+    .enum(['given', 'any'])
+    .default('given')
+    .describe('order in which traces take the terms: as given, or another one for each trace'),
   noise: noiseOption('step'),
   ...traceOptions,
 });
@@ -29,7 +33,7 @@ const problemSchema = z.object({ terms: z.array(z.int()).min(1).max(100) });
 const total = (terms: readonly number[]) => terms.reduce((sum, term) => sum + term, 0);
 const signed = (term: number) => (term < 0 ? `${term}` : `+${term}`);
 
-/** The chain-sum task. No running total is negative. Problems are split by the set of numbers, whatever the signs. */
+/** The chain-sum task. No running total is negative, but where traces take the terms in any order. Problems are split by the set of numbers, whatever the signs. */
 export function chainSum(options: ChainSumOptions = {}): Task<ChainSumProblem> {
   const o = readOptions('chain-sum', optionSchema, options);
   if (o.minTerms > o.maxTerms) {
@@ -63,8 +67,9 @@ export function chainSum(options: ChainSumOptions = {}): Task<ChainSumProblem> {
     trace({ terms }, seed) {
       const random = randomFor('chain-sum trace', seed, ...terms);
       const steps: string[] = [];
-      let sum = terms[0];
-      for (const term of terms.slice(1)) {
+      const [first, ...rest] = o.order === 'any' ? random.shuffle(terms) : terms;
+      let sum = first;
+      for (const term of rest) {
         const slip = random.chance(o.noise);
         // Half of the slips skip the term; the others miss the result by one or by ten.
         if (slip && random.chance(0.5)) continue;
