@@ -12,7 +12,7 @@ import {
   trainProblem,
   withEngine,
 } from './rollout.js';
-import type { Sample } from './scoring.js';
+import { knownRewards, type Sample } from './scoring.js';
 
 /** One completion of a step, as it was trained on. */
 export interface GrpoSample extends Sample {
@@ -21,7 +21,10 @@ export interface GrpoSample extends Sample {
 
 export interface Batch {
   readonly samples: readonly GrpoSample[];
-  /** What the loss is made of: groups whose rewards differ, unless all are kept. */
+  /**
+   * What the loss is made of: groups whose rewards differ, unless all are kept. A completion whose reward failed says
+   * nothing about the policy and is in none.
+   */
   readonly groups: readonly (readonly GrpoSample[])[];
   readonly nextProblem: number;
   /** Success by kind of problem, this step's included. */
@@ -74,15 +77,14 @@ async function sampleWith(
       flatGroups,
       metrics: sumMetrics,
     } = computeAdvantages(known, { numGenerations, scaleRewards, advantageEstimator });
-    const byName = computeAdvantages(
-      scores.map((s) => s.rewards),
-      { numGenerations, scaleRewards },
-    ).metrics;
+    const byName = computeAdvantages(scores.map(knownRewards), { numGenerations, scaleRewards }).metrics;
     const samples = sampled.samples.map((sample, i) => ({ ...sample, advantage: advantages[i] }));
     all.push(...samples);
     flatGroups.forEach((flat, g) => {
       if (flat && o.dynamicSampling !== 'none') return;
-      groups.push(samples.slice(g * numGenerations, (g + 1) * numGenerations));
+      const group = samples.slice(g * numGenerations, (g + 1) * numGenerations);
+      const learned = group.filter(({ scored }) => scored.failed.length === 0);
+      if (learned.length > 0) groups.push(learned);
     });
     // The first round is an unbiased picture of the policy; later ones only fill the batch.
     if (round === 0) {

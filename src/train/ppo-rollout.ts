@@ -18,7 +18,7 @@ import {
   sampleProblems,
   withEngine,
 } from './rollout.js';
-import type { Sample } from './scoring.js';
+import { knownRewards, type Sample } from './scoring.js';
 import { completionValues } from './value-gradient.js';
 
 /** One completion of a step, as it was trained on. */
@@ -142,10 +142,11 @@ function logprobsUnder(
 function rewardMetrics(samples: readonly Sample[]): Record<string, number> {
   const known = samples.filter((s) => s.scored.failed.length === 0);
   const sum = moments(known.map((s) => s.scored.reward));
-  const names = new Set(samples.flatMap((s) => Object.keys(s.scored.rewards)));
+  const rewards = samples.map((s) => knownRewards(s.scored));
+  const names = new Set(rewards.flatMap((known) => Object.keys(known)));
   const metrics: Record<string, number> = {};
   for (const name of names) {
-    const { mean, std } = moments(samples.map((s) => s.scored.rewards[name] ?? Number.NaN));
+    const { mean, std } = moments(rewards.map((known) => known[name] ?? Number.NaN));
     metrics[`rewards/${name}/mean`] = mean;
     metrics[`rewards/${name}/std`] = std;
   }

@@ -251,6 +251,11 @@ test('a reward that fails is counted, and its completion is not learned from', a
   const none = defineReward({ name: 'none', score: () => Number.NaN });
   const failed = await reinforce({ rewards: [none], evalEnds: false, steps: 1 });
   assert.equal(failed.steps[0].metrics['loss/value_avg'], 0);
+  assert.equal(failed.result.trainedTokens, 0);
+  const some = defineReward({ name: 'some', score: (_, c) => (c.includes('1') ? Number.NaN : 1) });
+  const half = await reinforce({ rewards: [some], evalEnds: false, steps: 1 });
+  assert.ok(half.result.rewardFailures.some > 0);
+  assert.equal(half.steps[0].metrics['rewards/some/mean'], 1, 'a failure is no reward of 0');
 });
 
 test('an API that scoring cannot do without costs no step that was done', async () => {

@@ -16,6 +16,11 @@ export function toScore(template: PromptTemplate, problem: unknown, { text, ids 
   return { problem, completion: scoredText(template, text), tokenCount: ids.length };
 }
 
+/** The rewards of a completion that did not fail: a failed one stands as 0 among them, which is no measurement. */
+export function knownRewards({ rewards, failed }: Scored): Record<string, number> {
+  return Object.fromEntries(Object.entries(rewards).filter(([name]) => !failed.includes(name)));
+}
+
 /** Failures of rewards by name, those of these scores added. */
 export function countFailures(
   before: Readonly<Record<string, number>>,

@@ -289,6 +289,29 @@ test('rewards that throw, hang or give NaN are counted and named, their samples 
   assert.ok(weighed && Math.abs(weighed.scored.reward - (2 + 0.25)) < 1e-9);
 });
 
+test('a completion whose reward failed is in no update, nor in the means of that reward', async () => {
+  const odd = defineReward({ name: 'odd', score: (_, c) => (c.length % 2 ? Number.NaN : 1) });
+  // Terms that an advantage of 0 does not silence.
+  const o = { dynamicSampling: 'none', beta: 0.1, entropyCoef: 0.1, evalEnds: false, steps: 1 } as const;
+  const { steps, result } = await reinforce({ ...o, rewards: [odd] });
+  const [{ samples, metrics }] = steps;
+  const known = samples.filter((s) => s.scored.failed.length === 0);
+  assert.ok(known.length > 0 && known.length < samples.length);
+  const lengths = known.map(({ completion: c }) => c.promptIds.length + c.ids.length);
+  assert.equal(
+    result.trainedTokens,
+    lengths.reduce((sum, n) => sum + n, 0),
+  );
+  assert.equal(metrics['rewards/odd/mean'], 1);
+  assert.equal(metrics.reward_failures, samples.length - known.length);
+
+  const none = defineReward({ name: 'none', score: () => Number.NaN });
+  const failed = await reinforce({ ...o, rewards: [none] });
+  assert.equal(failed.result.trainedTokens, 0);
+  assert.deepEqual([failed.steps[0].metrics.grad_norm, failed.steps[0].metrics.loss], [0, 0]);
+  assert.ok(!('rewards/none/mean' in failed.steps[0].metrics));
+});
+
 function fail(): never {
   throw new Error('on purpose');
 }
