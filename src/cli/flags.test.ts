@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Command, CommanderError } from 'commander';
 import { z } from 'zod';
+import { distillOptions } from '../train/distill-options.js';
 import { grpoOptions } from '../train/grpo-options.js';
 import { kebab } from '../train/option-flags.js';
+import { ppoOptions } from '../train/ppo-options.js';
 import { supervisedOptions } from '../train/supervised-options.js';
 import { addSchemaFlags, number, readSchemaFlags, weightsFromWords, whole } from './flags.js';
 
@@ -18,6 +20,13 @@ function parse(schema: z.ZodObject, ...words: string[]): Record<string, unknown>
 test('what was not given is absent, so that defaults stand in the schema alone', () => {
   assert.deepEqual(parse(grpoOptions), {});
   assert.deepEqual(parse(supervisedOptions), {});
+});
+
+test('completions are recorded by the loops that sample them, and by no other', () => {
+  assert.deepEqual(parse(grpoOptions, '--log-completions', '3'), { logCompletions: 3 });
+  assert.deepEqual(parse(ppoOptions, '--log-completions', '3'), { logCompletions: 3 });
+  for (const schema of [supervisedOptions, distillOptions])
+    assert.throws(() => parse(schema, '--log-completions', '3'), /unknown option/);
 });
 
 test('every option of the loops has a flag that is read back under its name', () => {

@@ -10,6 +10,7 @@ import {
   completionLengthFor,
   evaluationFields,
   passFields,
+  recordFields,
   samplingFields,
   scoringFields,
   stepsField,
@@ -101,6 +102,7 @@ export const grpoOptions = z.strictObject({
   learningRate: optimizerFields.learningRate.default(1e-4),
   ...evaluationFields,
   ...runFields,
+  ...recordFields,
 });
 export type GrpoOptions = z.output<typeof grpoOptions> & {
   readonly maxCompletionLength: number;

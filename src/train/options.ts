@@ -46,7 +46,6 @@ export const runFields = {
   threads: z.number().int().min(1).max(64).optional().describe('threads that compute; default: all cores'),
   saveEvery: z.number().int().min(0).default(50).describe('steps between checkpoints; 0: only at the ends'),
   keepLast: z.number().int().min(1).default(2).describe('checkpoints to keep'),
-  logCompletions: z.number().int().min(0).default(16).describe('completions of a step that are recorded'),
 };
 
 export type RunFields = z.output<z.ZodObject<typeof runFields>>;

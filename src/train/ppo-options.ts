@@ -7,6 +7,7 @@ import {
   completionLengthFor,
   evaluationFields,
   passFields,
+  recordFields,
   samplingFields,
   scoringFields,
   stepsField,
@@ -88,6 +89,7 @@ export const ppoOptions = z.strictObject({
   learningRate: optimizerFields.learningRate.default(1e-4),
   ...evaluationFields,
   ...runFields,
+  ...recordFields,
 });
 export type PpoOptions = z.output<typeof ppoOptions> & {
   readonly maxCompletionLength: number;

@@ -44,6 +44,11 @@ export const scoringFields = {
   rewardTimeout: positive.default(10).describe('seconds that a reward may take'),
 };
 
+/** What is recorded of a step beside its metrics. */
+export const recordFields = {
+  logCompletions: z.number().int().min(0).default(16).describe('completions of a step that are recorded'),
+};
+
 /** How much is computed at once, and what becomes of an update that cannot be. */
 export const passFields = {
   microBatchTokens: count.default(8192).describe('most tokens in one forward and backward pass'),
