@@ -41,7 +41,9 @@ export const distillOptions = z.strictObject({
     .describe("prompt template of a local teacher; default: the student's"),
   system: z.string().optional().describe('system message for an API teacher'),
   // What the teacher is asked for.
-  problems: count.default(1000).describe('train problems that the teacher answers'),
+  problems: count
+    .optional()
+    .describe('train problems that the teacher answers; default: 1000, with data all its prompts'),
   samples: count.default(1).describe('answers to each'),
   ...samplingFields,
   temperature: sample.temperature,
@@ -125,6 +127,8 @@ export const distillOptions = z.strictObject({
 export type DistillOptions = z.output<typeof distillOptions> & {
   readonly beta: number;
   readonly correct: boolean;
+  /** Undefined asks every prompt of the data. */
+  readonly problems?: number;
 };
 
 /** What the client of an API needs of them. */
@@ -184,6 +188,7 @@ export function settleDistillOptions(
     ...parsed,
     beta: parsed.beta ?? (parsed.method === 'on-policy' ? 0.5 : 0),
     correct: parsed.correct ?? parsed.task !== undefined,
+    problems: parsed.problems ?? (parsed.task === undefined ? undefined : 1000),
   };
   if (!resumed) {
     checkNewModelFields('distill', given);

@@ -58,14 +58,15 @@ export interface Taught {
 export function questionsOf(o: DistillOptions, task: Task | null): Asked[] {
   if (task) {
     const size = task.size?.train;
-    if (size !== undefined && o.problems > size)
+    const problems = o.problems as number;
+    if (size !== undefined && problems > size)
       throw refuse(
         'bad-input',
         'problems',
-        o.problems,
+        problems,
         `task ${task.name} has ${size} train problems: ask for fewer`,
       );
-    return Array.from({ length: o.problems }, (_, index) => ({
+    return Array.from({ length: problems }, (_, index) => ({
       index,
       question: task.prompt(task.problem('train', index, o.seed)),
     }));

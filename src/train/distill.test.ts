@@ -13,7 +13,7 @@ import { buildCharTokenizer } from '../text/char-tokenizer.js';
 import { plainTemplate } from '../text/template.js';
 import { type DistillInput, type DistillSummary, distill } from './distill.js';
 import { asksTeacher, settleDistillOptions } from './distill-options.js';
-import { collect } from './distill-responses.js';
+import { collect, questionsOf } from './distill-responses.js';
 import { tokenizerDifference, wholeAnswer } from './distill-teacher.js';
 import { planNewModel } from './new-model.js';
 import { sft } from './supervised.js';
@@ -148,6 +148,16 @@ test('wrong input is refused before anything begins, with the remedy', async () 
   await wrong({ ...api, endpoint: 'https://api.example.org/v1' }, /budget of the API/);
   await wrong({ teacher: at('none') }, /none/);
   await wrong({ problems: 60, context: 8 }, /tokens of prompt \d+ for the student.*context is 8/);
+});
+
+test('data are asked whole, a task 1000 problems, where nobody says how many', async () => {
+  const data = at('many.jsonl');
+  writeFileSync(data, Array.from({ length: 1001 }, (_, i) => `{"prompt": "${i}"}\n`).join(''));
+  const count = (o: { data: string; problems?: number }) =>
+    questionsOf(settleDistillOptions({ teacher: 't', ...o }, false), null).length;
+  assert.equal(count({ data }), 1001);
+  assert.equal(count({ data, problems: 7 }), 7);
+  assert.equal(settleDistillOptions({ teacher: 't', ...task }, false).problems, 1000);
 });
 
 test('another tokenizer allows responses only, and the difference is named', async () => {

@@ -315,7 +315,7 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
   }
   const source = examples && shuffled(examples, o.seed);
   const steps = onPolicy
-    ? Math.ceil(((o.epochs ?? 1) * (source?.size ?? o.problems)) / o.batchSize)
+    ? Math.ceil(((o.epochs ?? 1) * (source?.size ?? (o.problems as number))) / o.batchSize)
     : stepsOfEpochs(source as ExampleSource, o);
   const needsTeacher = o.method !== 'responses' && o.topLogits === undefined;
   return { source, teacherOf, needsTeacher, steps, teacherOperations, counts: taught?.counts ?? null, api };
