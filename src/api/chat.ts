@@ -47,10 +47,11 @@ export interface ChatApiInput extends z.input<typeof apiOptions> {
 export interface ChatApi {
   /**
    * The answer to a question: from the file where it is there, else from the API.
+   * @param signal once it is aborted, a call that failed is not made again; unlike the client's, it lets a first one begin
    * @throws RetortError network where the API fails or refuses; budget where a further call could pass it; interrupted;
    * bad-data where the API answers under another model name than before. Whatever was answered stays in the file.
    */
-  ask(question: ChatQuestion): Promise<ApiAnswer>;
+  ask(question: ChatQuestion, signal?: AbortSignal): Promise<ApiAnswer>;
   /** Of the whole file. */
   totals(): ApiTotals;
   /** Lets calls under way end, then closes the file. */
@@ -87,20 +88,24 @@ export function openChatApi(input: ChatApiInput): ChatApi {
   /** Set by what ends every call: no further one begins, and none waits for its next attempt. */
   let failure: unknown = null;
   const over = new AbortController();
-  const pauses = AbortSignal.any([over.signal, ...(signal ? [signal] : [])]);
   const end = (error: unknown) => {
     failure ??= error;
     over.abort();
   };
 
-  const stopped = () => {
-    if (signal?.aborted) return new RetortError('interrupted', `stopped; what was answered is in ${answers}`);
-    return failure;
-  };
+  const interrupted = () => new RetortError('interrupted', `stopped; what was answered is in ${answers}`);
+  const stopped = () => (signal?.aborted ? interrupted() : failure);
 
-  async function call(key: string, question: ChatQuestion, parameters: ChatParameters): Promise<ApiAnswer> {
+  async function call(
+    key: string,
+    question: ChatQuestion,
+    parameters: ChatParameters,
+    patience: AbortSignal | undefined,
+  ): Promise<ApiAnswer> {
     const most = mostOf(question);
+    const pauses = AbortSignal.any([over.signal, signal, patience].filter((s) => s !== undefined));
     for (let tried = 0; ; tried++) {
+      if (tried > 0 && patience?.aborted) throw interrupted();
       const begun = await gate.enter(most, () => stopped(), key);
       let wait: number;
       try {
@@ -185,7 +190,7 @@ export function openChatApi(input: ChatApiInput): ChatApi {
   }
 
   return {
-    async ask(question) {
+    async ask(question, patience) {
       checkQuestion(question);
       const parameters = parametersOf(question, settings);
       const { model, messages, sample = 0 } = question;
@@ -197,7 +202,7 @@ export function openChatApi(input: ChatApiInput): ChatApi {
       }
       const same = pending.get(key);
       if (same) return same;
-      const answer = call(key, question, parameters).catch((error: unknown) => {
+      const answer = call(key, question, parameters, patience).catch((error: unknown) => {
         end(error);
         throw error;
       });

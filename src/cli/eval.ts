@@ -141,6 +141,7 @@ async function run(o: EvalFlags): Promise<void> {
     rewards: reward ? [reward] : [],
     // It chooses among completions; what is trained on is not its business.
     rewardWeights: reward ? { [reward.name]: 0 } : {},
+    signal: stopSignal.signal,
     onFailure: ({ name, kind, message }) => say(`reward ${name} ${kind}: ${message}`),
   });
   const rate = !o.bestOf ? undefined : reward ? ratingOf(reward.name) : meanLogprob;

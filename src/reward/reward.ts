@@ -5,6 +5,8 @@ import { refuse } from '../errors.js';
 export interface RewardContext {
   /** Tokens of the completion, the end of sequence included; undefined where only the text is known. */
   readonly tokenCount?: number;
+  /** Aborted where the run is to stop, so that nothing is waited for long; a worker is given none. */
+  readonly signal?: AbortSignal;
 }
 
 /**

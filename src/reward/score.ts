@@ -47,6 +47,8 @@ export interface ScorerOptions<P> {
   readonly concurrency?: number;
   /** Threads for each task or reward that came from a module. Default 2. */
   readonly workers?: number;
+  /** Handed on to tasks and rewards of this thread; scoring itself goes on. */
+  readonly signal?: AbortSignal;
   /** Called for each failure, in the order of the completions, after the whole list is scored. */
   readonly onFailure?: (failure: RewardFailure) => void;
 }
@@ -85,7 +87,11 @@ export async function openScorer<P>(o: ScorerOptions<P>): Promise<Scorer<P>> {
     await Promise.all([...pools.map((pool) => pool.close()), ...parts.map((part) => part.close?.())]);
   };
   const judgeOf = async (kind: 'task' | 'reward', source: Task<P> | Reward<P>): Promise<Judge<P>> => {
-    const score = (item: ScoreItem<P>) => source.score(item.problem, item.completion, contextOf(item));
+    const score = (item: ScoreItem<P>) =>
+      source.score(item.problem, item.completion, {
+        ...contextOf(item),
+        ...(o.signal && { signal: o.signal }),
+      });
     if (!source.module) {
       const own = 'endsByItself' in source && source.endsByItself === true;
       const fatal = (e: RetortError) => own || FATAL.includes(e.code);

@@ -25,7 +25,7 @@ export interface TaskDefinition<P> {
   /**
    * Where absent, `gold` must be there and the answer in its tags must equal it: 1, else 0.1, without answer 0.
    */
-  readonly score?: (problem: P, completion: string) => Score | Promise<Score>;
+  readonly score?: Task<P>['score'];
   readonly rewardWeights?: Readonly<Record<string, number>>;
   /** The text of the last closed `<answer>` where absent. */
   readonly answerKey?: (problem: P, completion: string) => string | null;

@@ -109,6 +109,33 @@ test('a judge without a score is a failed reward; a spent budget and an API that
   await locked.close();
 });
 
+test('a run that is to stop waits for no judge that fails, and hears one that answers', async (t) => {
+  const stop = new AbortController();
+  const score = async (endpoint: string) => {
+    const task = makeTask('judged', options(endpoint));
+    const scorer = await openScorer({ task, signal: stop.signal });
+    const item = { problem: task.problem('train', 0, 0), completion: 'yes' };
+    return scorer.scoreAll([item]).finally(() => scorer.close());
+  };
+  const headers = { 'retry-after': '500' };
+  const gone = await fakeApi({
+    behave() {
+      setTimeout(() => stop.abort(), 50);
+      return { kind: 'status', status: 503, headers };
+    },
+  });
+  t.after(() => gone.close());
+  await assert.rejects(
+    score(gone.endpoint),
+    (e: unknown) => e instanceof RetortError && e.code === 'interrupted',
+  );
+  assert.equal(gone.requests.length, 1);
+  const there = await fakeApi({ reply: () => ({ content: 'SCORE: 5' }) });
+  t.after(() => there.close());
+  assert.ok(stop.signal.aborted);
+  assert.equal((await score(there.endpoint))[0].reward, 0.5);
+});
+
 test('whatever the client of the API refuses ends the run, also later and in a mix: it is no judgement', async (t) => {
   const api = await fakeApi({
     behave: (n) => ({ kind: 'answer', model: n === 0 ? 'old' : 'new' }),

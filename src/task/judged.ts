@@ -55,7 +55,8 @@ const problemSchema = z.object({ prompt: z.string().min(1), reference: z.string(
 /**
  * The judged task. A completion's final answer is judged, not its thought: one that never ends its thought has none and
  * scores 0 without a call. A judge that gives no score counts as a reward that failed; whatever the API's client throws (a
- * spent budget, an API that is gone, another model's answer) ends the run.
+ * spent budget, an API that is gone, another model's answer) ends the run. Where the run is to stop, a judge that answers is
+ * still heard, so that a step comes to its end; one that fails is not asked again.
  * @throws RetortError bad-input for wrong options, a missing key or budget; bad-data for a malformed line
  */
 export function judged(options: Partial<JudgedOptions> = {}): Task<JudgedProblem> {
@@ -75,17 +76,14 @@ export function judged(options: Partial<JudgedOptions> = {}): Task<JudgedProblem
     problems: readPrompts(prompts),
     parseProblem: (json) => readProblem('judged', problemSchema, json),
     prompt: ({ prompt }) => prompt,
-    async score(problem, completion) {
+    async score(problem, completion, context) {
       const answer = finalAnswer(completion);
       if (answer === null) return { rewards: { judge: 0 }, correct: false };
-      const { content } = await open().ask({
-        ...{
-          model: judge,
-          messages: question(rubric, problem, answer),
-          maxTokens: judgeTokens,
-          temperature: 0,
-        },
-      });
+      const asked = {
+        ...{ model: judge, messages: question(rubric, problem, answer) },
+        ...{ maxTokens: judgeTokens, temperature: 0 },
+      };
+      const { content } = await open().ask(asked, context?.signal);
       const score = scoreIn(content);
       if (score === null) throw new Error(`the judge gave no score: ${JSON.stringify(content.slice(-200))}`);
       return { rewards: { judge: score }, correct: score >= passing };

@@ -84,7 +84,7 @@ export function mixTasks(
       return { task, problem: of({ task, problem }).parseProblem(problem) };
     },
     prompt: (p) => of(p).prompt(p.problem),
-    score: (p, completion) => of(p).score(p.problem, completion),
+    score: (p, completion, context) => of(p).score(p.problem, completion, context),
     rewardWeights: Object.assign({}, ...members.map(({ task }) => task.rewardWeights)),
     answerKey: (p, completion) => of(p).answerKey(p.problem, completion),
     kind(p) {

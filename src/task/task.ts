@@ -1,6 +1,6 @@
 // The contract of a task: what to learn. A task is one short file that defines one of these.
 
-import type { ModuleReference } from '../reward/reward.js';
+import type { ModuleReference, RewardContext } from '../reward/reward.js';
 
 /** Rewards by name, the same names each time, each finite; `correct` says whether the answer is right. */
 export interface Score {
@@ -35,7 +35,7 @@ export interface Task<P = unknown> {
   /** What the model is asked, without template. */
   prompt(problem: P): string;
   /** Scores a completion (the text after the prompt, special tokens included). May be async. */
-  score(problem: P, completion: string): Score | Promise<Score>;
+  score(problem: P, completion: string, context?: RewardContext): Score | Promise<Score>;
   /** The weight of each reward in the sum that is trained on; 1 where absent. */
   readonly rewardWeights?: Readonly<Record<string, number>>;
   /** The completion reduced to its answer for voting, or null where it has none. */

@@ -107,7 +107,7 @@ export async function* distill(input: DistillInput): AsyncGenerator<SupervisedSt
   const plan = planDistillation(o, task);
   const save = saveModel(o, resume !== undefined);
   const device = givenDevice ?? createDevice({ threads: o.threads });
-  const scorer = task ? await openScorer({ task, rewards: [], timeLimitSeconds: o.rewardTimeout }) : null;
+  const scorer = task ? await openScorer({ task, signal, timeLimitSeconds: o.rewardTimeout }) : null;
   try {
     return yield* run({ ...plan, o, task, scorer, device, save, resume, signal, onProgress, warn });
   } finally {

@@ -82,6 +82,7 @@ export async function openSetting(
     rewards,
     rewardWeights: o.rewardWeights,
     timeLimitSeconds: o.rewardTimeout,
+    signal: input.signal,
     onFailure: input.onRewardFailure,
   });
   const deterministic = (task.members ?? [task]).every(repeats) && rewards.length === 0;
