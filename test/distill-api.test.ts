@@ -197,7 +197,13 @@ test('the budget ends the run before it is passed; a larger one with the same an
       poor.stderr,
       /the budget does not allow a further call: \d+ of 700 tokens used; give a larger one/,
     );
+    assert.match(poor.stderr, /retort resume RUN --max-cost or --max-api-tokens/);
     assert.ok(server.tokens() <= 700 && server.tokens() > 0, `${server.tokens()} tokens`);
+    const priced = await retort(['resume', 'poor', '--max-cost', '5'], { cwd });
+    assert.match(priced.stderr, /maxCost for this run: got 5; it began without such a budget/);
+    const goes = await retort(['resume', 'poor', '--max-api-tokens', '100000', '--json'], { cwd });
+    assert.equal(goes.status, 0, goes.stderr);
+    assert.equal(server.tokens(), PROBLEMS * 41);
     const rich = await run('rich', 100_000);
     assert.equal(rich.status, 0, rich.stderr);
     assert.equal(server.tokens(), PROBLEMS * 41);

@@ -274,7 +274,7 @@ function openGate(
     ];
     return new RetortError(
       'budget',
-      `the budget does not allow a further call: ${parts.filter(Boolean).join(', ')}; give a larger one with the same file of answers (${answers}), and nothing is paid twice`,
+      `the budget does not allow a further call: ${parts.filter(Boolean).join(', ')}; give a larger one with the same file of answers (${answers}), and nothing is paid twice; a run goes on with: retort resume RUN --max-cost or --max-api-tokens`,
     );
   }
 }

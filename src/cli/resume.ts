@@ -7,7 +7,7 @@ import { runConfig } from '../train/recorder.js';
 import type { SupervisedInput, SupervisedSummary } from '../train/supervised.js';
 import type { SupervisedCommand } from '../train/supervised-options.js';
 import { distillText, runDistill } from './distill.js';
-import { addThreads } from './flags.js';
+import { addThreads, number, whole } from './flags.js';
 import { runGrpo } from './grpo.js';
 import { runPpo } from './ppo.js';
 import { r1Text, runR1 } from './r1.js';
@@ -45,7 +45,13 @@ export function addResume(program: Command): void {
     .command('resume')
     .description('go on with a run that was interrupted; it ends as if it had never stopped')
     .argument('<run>', 'folder of the run')
-    .action(async (named: string, o: CommonOptions & { threads?: number }) => {
+    .option(
+      '--max-cost <n>',
+      "a new budget for the APIs of the run's teacher and judges, in the currency of their prices; counts what was spent",
+      number(0, 1e12),
+    )
+    .option('--max-api-tokens <n>', 'a new budget in tokens, likewise', whole(1))
+    .action(async (named: string, o: CommonOptions & Budgets & { threads?: number }) => {
       const { command, options, cwd } = runConfig(named);
       const dir = inFolder(cwd, named);
       if (!Object.hasOwn(VERBS, command)) {
@@ -60,10 +66,39 @@ export function addResume(program: Command): void {
         printResult(o, summary, () => text(summary));
         return;
       }
-      const summary = await run({ ...options, ...(o.threads ? { threads: o.threads } : {}), resume: dir });
+      const given = withBudgets(options, o);
+      const summary = await run({ ...given, ...(o.threads ? { threads: o.threads } : {}), resume: dir });
       printResult(o, summary, () => text(summary));
     });
   addThreads(command);
+}
+
+/** Budgets of APIs that a run may be given anew, by the names of its options. */
+interface Budgets {
+  readonly maxCost?: number;
+  readonly maxApiTokens?: number;
+}
+
+/** The options of a run with these budgets wherever it had such a one: its teacher's, those of its judges. */
+export function withBudgets(
+  options: Readonly<Record<string, unknown>>,
+  budgets: Budgets,
+): Record<string, unknown> {
+  let changed = options;
+  for (const name of ['maxCost', 'maxApiTokens'] as const) {
+    const budget = budgets[name];
+    if (budget === undefined) continue;
+    const before = JSON.stringify(changed);
+    if (!before.includes(`"${name}":`))
+      throw refuse(
+        'bad-input',
+        `${name} for this run`,
+        budget,
+        'it began without such a budget: leave it out',
+      );
+    changed = JSON.parse(before, (key, value: unknown) => (key === name ? budget : value));
+  }
+  return { ...changed };
 }
 
 /** Goes to the folder in which a run began, where that is another one, and gives the path of the run from there. */
