@@ -3,7 +3,6 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomically } from '../checkpoint/atomic.js';
 import { type JsonlWriter, openJsonlWriter, readJsonl } from '../checkpoint/jsonl.js';
-import type { ModelIdentity } from '../checkpoint/weights-hash.js';
 import { RetortError, refuse } from '../errors.js';
 import type { Scored, Scorer } from '../reward/score.js';
 import type { GenerateProgress } from '../rollout/generate.js';
@@ -104,7 +103,7 @@ export interface CollectOptions {
 export async function collect(questions: readonly Asked[], c: CollectOptions): Promise<Taught> {
   const { o, dir } = c;
   const path = dir === null ? null : join(dir, 'samples.jsonl');
-  const stored = path === null ? new Map<number, Piece>() : readSamples(path, o, c.teacher.identity);
+  const stored = path === null ? new Map<number, Piece>() : readSamples(path, o);
   const writer = path === null ? null : openJsonlWriter(path);
   try {
     const left = questions.filter(({ index }) => !stored.has(index));
@@ -179,12 +178,8 @@ function append(writer: JsonlWriter | null, pieces: readonly Piece[]): void {
   writer.sync();
 }
 
-/** Questions of which samples.jsonl has every answer. @throws RetortError bad-input where another teacher answered */
-function readSamples(
-  path: string,
-  { samples: each }: DistillOptions,
-  teacher: ModelIdentity | null,
-): Map<number, Piece> {
+/** Questions of which samples.jsonl has every answer. */
+function readSamples(path: string, { samples: each }: DistillOptions): Map<number, Piece> {
   const found = new Map<number, Map<number, TaughtSample & { operations: number }>>();
   if (fs.existsSync(path)) {
     const options = {
@@ -194,14 +189,6 @@ function readSamples(
     } as const;
     for (const { value } of readJsonl(path, options)) {
       const sample = value as TaughtSample & { operations: number };
-      const { sha256 } = sample.origin;
-      if (teacher && sha256 !== teacher.sha256)
-        throw refuse(
-          'bad-input',
-          `weights of ${teacher.model}`,
-          teacher.sha256,
-          `the answers in ${path} are of other weights (${sha256}): bring them back, or begin a new run`,
-        );
       const of = found.get(sample.index) ?? new Map();
       of.set(sample.sample, sample);
       found.set(sample.index, of);

@@ -1,6 +1,10 @@
 // Whom a student learns from: a model on this device, or a chat API; and whether their tokens are the same.
+import { join } from 'node:path';
+import { z } from 'zod';
 import { type ApiTotals, type ChatApi, openChatApi } from '../api/chat.js';
-import type { ModelIdentity } from '../checkpoint/weights-hash.js';
+import { writeFileAtomically } from '../checkpoint/atomic.js';
+import { parseJson, readOptionalTextFile } from '../checkpoint/files.js';
+import { identifyModel, type ModelIdentity } from '../checkpoint/weights-hash.js';
 import type { Device } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
 import { completionOperations } from '../model/operations.js';
@@ -46,8 +50,6 @@ export interface AskOptions {
 /** How many questions are asked and stored at a time: what a kill can cost a local teacher. */
 export interface AnsweringTeacher {
   readonly atOnce: number;
-  /** Which weights answer; null behind an API. */
-  readonly identity: ModelIdentity | null;
   ask(questions: readonly Asked[], o: AskOptions): Promise<Responses>;
   /** Of an API. */
   totals(): ApiTotals | null;
@@ -57,6 +59,26 @@ export interface AnsweringTeacher {
 /** A local teacher, loaded. */
 export function loadTeacher(o: DistillOptions, device: Device): Policy {
   return loadPolicy(o.teacher, device, { trainable: false, kind: 'reference' });
+}
+
+const identitySchema = z.looseObject({ sha256: z.string() });
+
+/**
+ * Which weights teach, the same from a run's beginning to its end: they are kept in its folder.
+ * @throws RetortError bad-input where the run began with others
+ */
+export async function identifyTeacher(teacher: string, dir: string | null): Promise<ModelIdentity> {
+  const identity = await identifyModel(teacher);
+  if (dir === null) return identity;
+  const path = join(dir, 'teacher.json');
+  const text = readOptionalTextFile(path, 'bad-checkpoint', 'correct its permissions');
+  const first = text === undefined ? null : parseJson(text, path, identitySchema, 'bad-checkpoint');
+  if (!first) writeFileAtomically(path, `${JSON.stringify(identity, null, 2)}\n`);
+  else if (first.sha256 !== identity.sha256) {
+    const remedy = `the run ${dir} began with other weights (${first.sha256}): bring them back, or begin a new run`;
+    throw refuse('bad-input', `weights of ${teacher}`, identity.sha256, remedy);
+  }
+  return identity;
 }
 
 /** A local teacher that answers. Its samples depend on the seed and the question alone. */
@@ -69,7 +91,6 @@ export function localTeacher(
   const maxTokens = o.maxCompletionLength ?? usualLength(policy.llama.config.maxPositionEmbeddings);
   return {
     atOnce: Math.max(1, Math.ceil((4 * o.maxSequences) / o.samples)),
-    identity,
     async ask(questions, { onProgress, signal }) {
       const engine = createEngine(policy, { maxSequences: o.maxSequences });
       try {
@@ -132,7 +153,6 @@ export function apiTeacher(
   return {
     // The file of answers is what a kill leaves.
     atOnce: Number.POSITIVE_INFINITY,
-    identity: null,
     async ask(questions, { onProgress }) {
       const total = questions.length * o.samples;
       let finished = 0;

@@ -191,7 +191,7 @@ test('an answer that the student cannot take does not hold the place of one that
     ...{ o, task: null, scorer: null, template: plainTemplate('t'), dir: null, onProgress: () => {} },
     student: planNewModel(o, '0123456789 '),
     teacher: {
-      ...{ atOnce: 1, identity: null, totals: () => null, close: async () => {} },
+      ...{ atOnce: 1, totals: () => null, close: async () => {} },
       ask: async () => ({ responses: [responses], operations: 0 }),
     },
   });
@@ -235,27 +235,34 @@ test('what a judge cost stands in the summary', async (t) => {
   assert.match(distillText(summary), new RegExp(`judg.*${api.requests.length}`));
 });
 
-test('a teacher whose weights changed is another one', async () => {
+test('a run whose teacher has other weights than at first does not go on', async () => {
   const teacher = at('changing');
   cpSync(at('teacher'), teacher, { recursive: true });
   const asked = { teacher, method: 'responses', steps: 1, evalProblems: 0 } as const;
-  await run({ ...asked, out: at('asked') });
   const given = { ...NO_TASK, teacher, method: 'logits', topLogits: 4, steps: 1 } as const;
   writeFileSync(at('given.jsonl'), '{"prompt": "1 2 3", "completion": "3 2 1"}\n');
   const kept = { ...given, data: at('given.jsonl'), out: at('given') };
-  await run(kept);
+  const { topLogits: _, ...whole } = kept;
+  const onPolicy = { ...whole, method: 'on-policy', lmbda: 1, batchSize: 2 } as const;
+  const runs = [
+    ['asked', asked],
+    ['given', kept],
+    ['whole', whole],
+    ['own', onPolicy],
+  ] as const;
+  for (const [out, o] of runs) await run({ ...o, out: at(out) });
   const file = join(at('given'), 'top-logits.bin');
   const before = readFileSync(file);
   await run({ ...kept, out: undefined, resume: at('given') });
   assert.deepEqual(readFileSync(file), before);
   await finish(sft({ ...task, ...small, steps: 1, save: at('changed') }));
   cpSync(at('changed'), teacher, { recursive: true });
-  await run({ ...kept, out: undefined, resume: at('given') });
-  assert.notDeepEqual(readFileSync(file), before);
-  await assert.rejects(
-    run({ ...asked, resume: at('asked') }),
-    /weights of .*changing.*the answers in .*samples.jsonl are of other weights/,
-  );
+  for (const [out, o] of runs)
+    await assert.rejects(
+      run({ ...o, out: undefined, resume: at(out) }),
+      new RegExp(`weights of .*changing.*the run .*${out} began with other weights`),
+      out,
+    );
 });
 
 test('how tokenizers differ', () => {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { z } from 'zod';
 import type { ApiTotals } from '../api/chat.js';
 import { settleApiOptions } from '../api/options.js';
-import { identifyModel } from '../checkpoint/weights-hash.js';
+import type { ModelIdentity } from '../checkpoint/weights-hash.js';
 import { createDevice, type Device } from '../compute/device/device.js';
 import type { MemoryReport } from '../compute/device/memory.js';
 import { refuse } from '../errors.js';
@@ -20,6 +20,7 @@ import { loadTask } from '../task/load.js';
 import type { Task } from '../task/task.js';
 import { type Example, loadExamples } from '../text/dataset.js';
 import { encodePrompt, getTemplate, type PromptTemplate } from '../text/template.js';
+import type { Tokenizer } from '../text/tokenizer.js';
 import {
   apiOptionsOf,
   asksTeacher,
@@ -34,6 +35,7 @@ import {
   type Asked,
   apiTeacher,
   checkTokenizers,
+  identifyTeacher,
   loadTeacher,
   localTeacher,
 } from './distill-teacher.js';
@@ -137,7 +139,7 @@ function planDistillation(o: DistillOptions, task: Task | null): Plan {
   if (local) {
     const teacher = readPolicyPlan(o.teacher);
     checkTokenizers(o, teacher, student);
-    const own = teacherTemplate(o, task, teacher);
+    const own = teacherTemplate(o, task, teacher.tokenizer);
     checkPrompts('teacher', teacher, own, questions);
   } else {
     settleApiOptions(apiOptionsOf(o));
@@ -153,7 +155,7 @@ function planDistillation(o: DistillOptions, task: Task | null): Plan {
   return { student, template, questions };
 }
 
-function teacherTemplate(o: DistillOptions, task: Task | null, { tokenizer }: PolicyPlan): PromptTemplate {
+function teacherTemplate(o: DistillOptions, task: Task | null, tokenizer: Tokenizer): PromptTemplate {
   return getTemplate(o.teacherTemplate ?? o.template ?? task?.template ?? 'raw', tokenizer);
 }
 
@@ -202,8 +204,9 @@ async function* run(r: Running): AsyncGenerator<SupervisedStep, DistillSummary> 
   let teacher: Policy | null = null;
   try {
     const local = o.endpoint === undefined;
+    const identity = local ? await identifyTeacher(o.teacher, active.dir) : null;
     teacher = local ? loadTeacher(o, device) : null;
-    const lessons = await prepare(r, teacher, active.dir).catch(
+    const lessons = await prepare(r, teacher && identity && { policy: teacher, identity }, active.dir).catch(
       active.stoppedAt(active.startStep, active.state),
     );
     if (teacher && !lessons.needsTeacher) {
@@ -288,7 +291,13 @@ interface Lessons {
   readonly api: ApiTotals | null;
 }
 
-async function prepare(r: Running, teacher: Policy | null, dir: string | null): Promise<Lessons> {
+/** A teacher that runs here. */
+interface LocalTeacher {
+  readonly policy: Policy;
+  readonly identity: ModelIdentity;
+}
+
+async function prepare(r: Running, teacher: LocalTeacher | null, dir: string | null): Promise<Lessons> {
   const { o, student, template } = r;
   const onPolicy = o.method === 'on-policy';
   let taught: Taught | null = null;
@@ -299,7 +308,7 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
     examples = taught.examples;
   } else if (o.data !== undefined) {
     // Both read them whole.
-    const contexts = [student, ...(teacher ? [teacher.llama] : [])].map(
+    const contexts = [student, ...(teacher ? [teacher.policy.llama] : [])].map(
       (m) => m.config.maxPositionEmbeddings,
     );
     const context = Math.min(...contexts);
@@ -307,9 +316,9 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
   }
   let teacherOperations = taught?.teacherOperations ?? 0;
   let teacherOf: TeacherOf | null = null;
-  if (o.method !== 'responses') teacherOf = runningTeacher((teacher as Policy).llama);
+  if (o.method !== 'responses') teacherOf = runningTeacher((teacher as LocalTeacher).policy.llama);
   if (o.topLogits !== undefined && examples) {
-    const stored = await topLogits(r, teacher as Policy, examples, dir);
+    const stored = await topLogits(r, teacher as LocalTeacher, examples, dir);
     teacherOf = stored.teacherOf;
     teacherOperations += stored.operations;
   }
@@ -324,17 +333,12 @@ async function prepare(r: Running, teacher: Policy | null, dir: string | null): 
 /** The teacher's answers to the run's questions. */
 async function ask(
   r: Running,
-  policy: Policy | null,
+  local: LocalTeacher | null,
   dir: string | null,
 ): Promise<{ taught: Taught; api: ApiTotals | null }> {
   const { o, task, template, questions, signal, warn } = r;
-  const teacher: AnsweringTeacher = policy
-    ? localTeacher(
-        policy,
-        await identifyModel(o.teacher),
-        teacherTemplate(o, task, { tokenizer: policy.tokenizer, config: policy.llama.config }),
-        o,
-      )
+  const teacher: AnsweringTeacher = local
+    ? localTeacher(local.policy, local.identity, teacherTemplate(o, task, local.policy.tokenizer), o)
     : apiTeacher(o, template, o.answers ?? join(dir as string, 'answers.jsonl'), { signal, warn });
   try {
     const onProgress = (p: GenerateProgress) => r.onProgress('teacher', p);
@@ -348,7 +352,7 @@ async function ask(
 /** The teacher's likeliest tokens, from the run's file or made now. */
 async function topLogits(
   { o, onProgress, student }: Running,
-  { llama }: Policy,
+  { policy: { llama }, identity }: LocalTeacher,
   examples: readonly Example[],
   dir: string | null,
 ): Promise<{ teacherOf: TeacherOf; operations: number }> {
@@ -361,8 +365,7 @@ async function topLogits(
       `the vocabulary has ${student.config.vocabSize} tokens: give fewer`,
     );
   const temperature = o.lossTemperature;
-  const { sha256 } = await identifyModel(o.teacher);
-  const of = topLogitsName(sha256, examples, k, temperature);
+  const of = topLogitsName(identity.sha256, examples, k, temperature);
   const path = dir === null ? null : join(dir, 'top-logits.bin');
   let top = path === null ? null : readTopLogits(path);
   if (top?.of !== of) {
