@@ -369,22 +369,26 @@ export function createEngine(
       const tokens: TokenEvent[] = [];
       const finished: Completion[] = [];
       const gone = new Set<Sequence>();
-      ready.forEach((s, i) => {
-        const { tokens: ids, logprobs, samplingLogprobs } = sampled;
-        const { group, raw } = s;
-        let completion: Completion | null;
-        if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
-        else {
-          const top = raw ? topLogprobs(raw, group.r.topLogprobs ?? 0) : [];
-          tokens.push({ request: group.request, sample: s.sample, id: ids[i], logprob: logprobs[i], top });
-          completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
-        }
-        if (!completion) return;
-        finished.push(completion);
-        gone.add(s);
-        releaseSequence(s);
-      });
-      if (gone.size > 0) running = running.filter((s) => !gone.has(s));
+      try {
+        ready.forEach((s, i) => {
+          const { tokens: ids, logprobs, samplingLogprobs } = sampled;
+          const { group, raw } = s;
+          let completion: Completion | null;
+          if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
+          else {
+            const top = raw ? topLogprobs(raw, group.r.topLogprobs ?? 0) : [];
+            tokens.push({ request: group.request, sample: s.sample, id: ids[i], logprob: logprobs[i], top });
+            completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
+          }
+          if (!completion) return;
+          finished.push(completion);
+          gone.add(s);
+          releaseSequence(s);
+        });
+      } finally {
+        // What has ended is let go of once, also where a sequence after it throws and all are cancelled.
+        if (gone.size > 0) running = running.filter((s) => !gone.has(s));
+      }
       return { tokens, finished };
     },
     close() {

@@ -228,3 +228,30 @@ test('the JavaScript heap stays flat over 1,000 steps', async () => {
   engine.close();
   await device.close();
 });
+
+test('a sequence that throws after others have ended in the same step: all can be cancelled, no block is lost', async () => {
+  const device = createDevice({ threads: 1 });
+  const engine = createEngine(tinyPolicy(device), { maxSequences: 3, prefixCache: true });
+  const request = { promptIds: [1, 2, 3], temperature: 1, seed: 1, problem: 0, maxTokens: 1 };
+  const broken = {
+    adjust: () => true,
+    permits: () => true,
+    accept() {
+      throw new Error('broken control');
+    },
+  };
+  for (let round = 0; round < 3; round++) {
+    const numbers = [
+      engine.submit(request),
+      engine.submit({ ...request, maxTokens: 8, control: () => broken }),
+      engine.submit({ ...request, maxTokens: 8 }),
+    ];
+    assert.throws(() => engine.step(), /broken control/);
+    for (const number of numbers) engine.cancel(number);
+    assert.equal(engine.busy, false);
+  }
+  const [[whole]] = await generateAll(engine, [{ ...request, maxTokens: 4 }]);
+  assert.ok(whole.ids.length > 0);
+  engine.close();
+  await device.close();
+});
