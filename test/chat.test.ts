@@ -82,3 +82,33 @@ test('a server that breaks off: the conversation goes on', async (t) => {
   assert.equal(stdout, 'four\nfour\n');
   assert.match(stderr, /the answer broke off: .*; ask again/);
 });
+
+test('/retry asks what was asked last, also where no answer came; an answer stays until another has come', async (t) => {
+  const cwd = temporaryFolder(t);
+  const asked: string[] = [];
+  const server = createServer(async (request, response) => {
+    if (request.method === 'GET') return response.end('{"data":[{"id":"m"}]}');
+    let body = '';
+    for await (const part of request) body += part;
+    const { messages } = JSON.parse(body) as { messages: { content: string }[] };
+    asked.push(messages.map(({ content }) => content).join(' '));
+    const broken = asked.length === 2 || asked.length === 4;
+    if (broken) return response.writeHead(500).end('{"error":{"message":"no luck"}}');
+    const piece = { choices: [{ delta: { content: `a${asked.length}` }, finish_reason: 'stop' }] };
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    return response.end(`data: ${JSON.stringify(piece)}\n\ndata: [DONE]\n\n`);
+  });
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  t.after(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const lines = ['/retry', 'q1', 'q2', '/retry', '/retry', '/save talk.json', '/clear', '/retry'];
+  const { status, stdout, stderr } = await retort(['chat', '--model', url], { cwd, ...type(lines) });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(asked, ['q1', 'q1 a1 q2', 'q1 a1 q2', 'q1 a1 q2']);
+  assert.equal(stdout, 'a1\na3\n');
+  assert.equal(stderr.match(/there is no question yet/g)?.length, 2);
+  assert.deepEqual(
+    (JSON.parse(readFileSync(join(cwd, 'talk.json'), 'utf8')) as { content: string }[]).map((m) => m.content),
+    ['q1', 'a1', 'q2', 'a3'],
+  );
+});

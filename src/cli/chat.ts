@@ -76,7 +76,7 @@ async function serveHere({
 }
 
 const HELP = `/clear         forget the conversation
-/retry         answer the last question again
+/retry         ask the last question again
 /system TEXT   set the instructions; without a text: none
 /temperature T sampling temperature
 /thoughts      show or hide thoughts
@@ -88,7 +88,9 @@ class Conversation {
   readonly #options: ChatFlags;
   readonly #alone: boolean;
   readonly #terminal = process.stdin.isTTY === true && process.stdout.isTTY === true;
-  #turns: ChatTurn[] = [];
+  #turns: readonly ChatTurn[] = [];
+  /** What was asked last, answered or not, and the turns before it. */
+  #last: { readonly question: string; readonly before: readonly ChatTurn[] } | null = null;
   #system: string;
   #temperature: number | undefined;
   #thoughts = true;
@@ -139,6 +141,7 @@ class Conversation {
         return true;
       case '/clear':
         this.#turns = [];
+        this.#last = null;
         return true;
       case '/system':
         this.#system = rest;
@@ -154,16 +157,12 @@ class Conversation {
         this.#save(rest);
         return true;
       case '/retry':
-        if (this.#turns.at(-1)?.role === 'assistant') this.#turns.pop();
-        if (this.#turns.length === 0) say('there is no question yet');
-        else await this.#answer();
+        if (this.#last) await this.#answer(this.#last.question, this.#last.before);
+        else say('there is no question yet');
         return true;
     }
     if (line.startsWith('/')) say(`no such command: ${command}; /help tells those there are`);
-    else {
-      this.#turns.push({ role: 'user', content: line });
-      await this.#answer();
-    }
+    else await this.#answer(line, this.#turns);
     return true;
   }
 
@@ -189,8 +188,10 @@ class Conversation {
     return this.#system === '' ? [...turns] : [{ role: 'system', content: this.#system }, ...turns];
   }
 
-  async #answer(): Promise<void> {
-    const turns = this.#alone ? this.#turns.slice(-1) : this.#turns;
+  /** Where no answer comes, the conversation stays as it was: a question without one is no part of it. */
+  async #answer(question: string, before: readonly ChatTurn[]): Promise<void> {
+    this.#last = { question, before };
+    const asked: ChatTurn = { role: 'user', content: question };
     this.#stop = new AbortController();
     let thinking = false;
     let wrote = false;
@@ -206,7 +207,7 @@ class Conversation {
       const { maxTokens } = this.#options;
       const options = { temperature: this.#temperature, maxTokens };
       const { content, finish, tokens, seconds } = await this.#client.answer(
-        this.#messages(turns),
+        this.#messages(this.#alone ? [asked] : [...before, asked]),
         options,
         write,
         this.#stop.signal,
@@ -215,13 +216,11 @@ class Conversation {
       if (finish === 'length') say('(cut off: the answer reached its most tokens)');
       if (this.#terminal)
         say(styleText('dim', `${tokens} tokens, ${(tokens / seconds).toFixed(0)} a second`));
-      this.#turns.push({ role: 'assistant', content });
+      this.#turns = [...before, asked, { role: 'assistant', content }];
     } catch (error) {
       if (wrote) process.stdout.write('\n');
       if (!(error instanceof RetortError)) throw error;
       say(error.message);
-      // The question is not part of the conversation: its answer never came.
-      this.#turns.pop();
     } finally {
       this.#stop = null;
     }
