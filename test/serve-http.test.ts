@@ -158,6 +158,16 @@ test('the command line: keys are made and listed, usage is summed', async (t) =>
   assert.match(twice.stderr, /it is taken/);
   const listed = await retort(['keys', 'list', '--json'], { cwd });
   assert.ok(!listed.stdout.includes(made.key) && !listed.stdout.includes('hash'));
+  for (const [words, flag] of [
+    [['list', '--budget', '1'], /--budget: got 1; retort keys list sets no limits/],
+    [['remove', 'me', '--tokens-per-minute', '5'], /--tokens-per-minute: got 5; retort keys remove sets no/],
+    [['remove', 'me', '--model', 'm'], /--model: got \["m"\]; retort keys remove/],
+    [['list', 'me'], /name of the key: got "me"; list shows all/],
+  ] as const) {
+    const { status, stderr } = await retort(['keys', ...words], { cwd });
+    assert.equal(status, 2);
+    assert.match(stderr, flag);
+  }
   const server = await serveCountdown({
     folder: join(cwd, '.retort'),
     prices: { input: 1, cachedInput: 1, output: 1 },

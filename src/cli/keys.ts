@@ -2,6 +2,7 @@
 import { Argument, type Command } from 'commander';
 import { refuse } from '../errors.js';
 import { addKey, readKeys, removeKey } from '../serve/keys.js';
+import { kebab } from '../train/option-flags.js';
 import { number, repeatable } from './flags.js';
 import { SERVE_FOLDER } from './serve.js';
 import { type CommonOptions, printResult, say, table } from './terminal.js';
@@ -35,11 +36,32 @@ export function addKeys(program: Command): void {
       number(0, 1e12),
     )
     .action((action: string, name: string | undefined, o: KeysFlags) => {
-      if (action === 'list') return list(o);
+      if (action !== 'add') refuseLimits(action, o);
+      if (action === 'list') {
+        if (name !== undefined)
+          throw refuse('bad-input', 'name of the key', name, 'list shows all: leave it out');
+        return list(o);
+      }
       if (!name) throw refuse('bad-input', 'name of the key', name, `say which: retort keys ${action} NAME`);
       return action === 'add' ? add(name, o) : remove(name, o);
     });
   repeatable(command, '--model <name>', 'a model that it may use; default: all');
+}
+
+/** @throws RetortError bad-input for a limit that would have no effect */
+function refuseLimits(
+  action: string,
+  { requestsPerMinute, tokensPerMinute, budget, model }: KeysFlags,
+): void {
+  const limits = { requestsPerMinute, tokensPerMinute, budget, model };
+  for (const [name, value] of Object.entries(limits))
+    if (value !== undefined)
+      throw refuse(
+        'bad-input',
+        `--${kebab(name)}`,
+        value,
+        `retort keys ${action} sets no limits: leave it out`,
+      );
 }
 
 function add(name: string, o: KeysFlags): void {
