@@ -56,6 +56,17 @@ test('deep schemas in bodies that the thread of prompts takes: answered, or refu
     });
   for (const schema of [{ type: 'string', maxLength: 512 }, { prefixItems: Array(512).fill({}) }])
     assert.ok((await create(schema)).choices[0].message.content);
+  // Also where nothing of the schema's own is deep.
+  for (const levels of [600, 3000, 100_000]) {
+    const deep = `${'['.repeat(levels)}${']'.repeat(levels)}`;
+    const body = JSON.stringify({ ...ask, response_format: formatOf({ enum: ['DEEP'] }) });
+    const response = await fetch(`${server.base}/chat/completions`, {
+      ...{ method: 'POST', headers: { 'content-type': 'application/json' } },
+      body: body.replace('"DEEP"', deep),
+    });
+    assert.equal(response.status, 400, `${levels} levels`);
+    assert.match(await response.text(), /more than 512 levels deep/);
+  }
   const pattern = `^${'(a|b'.repeat(800)}${')'.repeat(800)}$`;
   for (const schema of [{ prefixItems: Array(1000).fill({}) }, { type: 'string', pattern }])
     await assert.rejects(create(schema), (e) => e instanceof OpenAI.BadRequestError);

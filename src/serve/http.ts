@@ -15,6 +15,8 @@ import { chatWire, completionWire, type Wire } from './wire.js';
 
 /** Most bytes of a request's body. */
 const MAX_BODY = 2 << 20;
+/** Most levels of lists and objects inside one another in a body: what copies and writes them calls itself for each. */
+const MAX_LEVELS = 512;
 /** Of a body that is too large so much is read and dropped before its client is cut off. */
 const MAX_DRAINED = 64 << 20;
 /** Most bytes of a request's headers. */
@@ -223,10 +225,24 @@ async function readJson(c: Context<Env>): Promise<{ body: unknown; bytes: number
   if (!/^application\/json\b/i.test(c.req.header('content-type') ?? ''))
     throw new ApiError(415, 'send the body as content-type: application/json');
   const text = await readBody(c.env.incoming);
+  let body: unknown;
   try {
-    return { body: JSON.parse(text) as unknown, bytes: text.length };
+    body = JSON.parse(text);
   } catch (error) {
     throw new ApiError(400, `the body is not JSON: ${(error as Error).message.slice(0, 80)}`);
+  }
+  checkLevels(body);
+  return { body, bytes: text.length };
+}
+
+/** @throws ApiError 400 */
+function checkLevels(body: unknown): void {
+  const isNested = (value: unknown) => typeof value === 'object' && value !== null;
+  let level = [body].filter(isNested) as object[];
+  for (let levels = 0; level.length > 0; levels++) {
+    if (levels === MAX_LEVELS)
+      throw new ApiError(400, `the body has lists and objects more than ${MAX_LEVELS} levels deep`);
+    level = level.flatMap((value) => Object.values(value).filter(isNested) as object[]);
   }
 }
 
