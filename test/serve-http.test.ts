@@ -147,6 +147,23 @@ test('costs: cached input is cheaper, and the log has what clients were told', a
   assert.ok(Math.abs(sum.cost - cost) < 1e-12);
 });
 
+test('a request that ends early pays for cached input what cached input costs', async (t) => {
+  const prices = { input: 1, cachedInput: 0.25, output: 0 };
+  const server = await serveScripts(LOOP, { prices, context: 60_000, timeLimitSeconds: 1 });
+  t.after(() => server.end());
+  const messages = [
+    { role: 'system', content: 'x'.repeat(100) },
+    { role: 'user', content: 'ever?' },
+  ];
+  for (let i = 0; i < 2; i++)
+    assert.equal((await post(`${server.base}/chat/completions`, ask('', { messages }))).status, 504);
+  const [, second] = [...readUsage(server.folder)];
+  assert.equal(second.outcome, 'failed');
+  assert.ok(second.cachedTokens >= 96, `${second.cachedTokens} tokens cached`);
+  const { promptTokens, cachedTokens, cost } = second;
+  assert.ok(Math.abs(cost - (promptTokens - 0.75 * cachedTokens) / 1e6) < 1e-12);
+});
+
 test('the command line: keys are made and listed, usage is summed', async (t) => {
   const cwd = temporaryFolder(t);
   const made = lastJson<{ key: string }>(

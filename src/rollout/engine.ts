@@ -46,6 +46,8 @@ export interface TokenEvent {
   readonly logprob: number;
   /** Empty where none were asked for. */
   readonly top: TopLogprobs;
+  /** Tokens of the prompt that the cache held. */
+  readonly cachedTokens: number;
 }
 
 export interface StepResult {
@@ -377,7 +379,8 @@ export function createEngine(
           if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
           else {
             const top = raw ? topLogprobs(raw, group.r.topLogprobs ?? 0) : [];
-            tokens.push({ request: group.request, sample: s.sample, id: ids[i], logprob: logprobs[i], top });
+            const { request, cached: cachedTokens } = group;
+            tokens.push({ request, sample: s.sample, id: ids[i], logprob: logprobs[i], top, cachedTokens });
             completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
           }
           if (!completion) return;

@@ -21,10 +21,10 @@ test('tokens of the reasoning, cut within the closing tag, a character and what 
     const answer = createAnswer({ ...options, tools: new Set(), stop, logprobs });
     for (const part of parts) {
       const zeros = part.map(() => 0);
-      answer.push({ id: 0, sample: 0, ids: [...part], logprobs: zeros, top: zeros.map(() => []) });
+      answer.push({ id: 0, sample: 0, ids: [...part], logprobs: zeros, top: zeros.map(() => []), cached: 0 });
     }
     const { content } = answer.finish({
-      ...{ id: 0, sample: 0, finishReason: 'stop', cutText: 'aé</think>é4', tokens: ids.length, cached: 0 },
+      ...{ id: 0, sample: 0, finishReason: 'stop', cutText: 'aé</think>é4', tokens: ids.length },
     });
     assert.ok('é4'.endsWith(content));
     return answer.reasoningTokens;

@@ -43,6 +43,8 @@ export interface SampleTokens {
   /** Empty where none were asked for. */
   readonly logprobs: number[];
   readonly top: TopLogprobs[];
+  /** Tokens of the prompt that the cache held. */
+  readonly cached: number;
 }
 
 export interface SampleEnd {
@@ -52,8 +54,6 @@ export interface SampleEnd {
   /** The whole text where it was cut before a stop string, else null. */
   readonly cutText: string | null;
   readonly tokens: number;
-  /** Tokens of the prompt that the cache held. */
-  readonly cached: number;
 }
 
 export interface WorkFailure {

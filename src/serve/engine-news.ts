@@ -20,6 +20,8 @@ export interface NewsOf {
   tokens: SampleTokens | null;
   /** Whether its first token was told. */
   begun: boolean;
+  /** Tokens of the prompt that the cache held; known with the first token. */
+  cached: number;
 }
 
 export interface News {
@@ -46,7 +48,7 @@ export function createNews(send: (message: FromEngine) => void): News {
     waiting.add(of);
     if (!of.begun) urgent.add(of);
     of.begun = true;
-    of.tokens = { id: of.id, sample: of.sample, ids: [], logprobs: [], top: [] };
+    of.tokens = { id: of.id, sample: of.sample, ids: [], logprobs: [], top: [], cached: of.cached };
     return of.tokens;
   }
 

@@ -108,7 +108,8 @@ function submit(order: WorkOrder): void {
     fail(id, new RetortError('bad-input', 'the model is not loaded any more'));
     return;
   }
-  const samples = Array.from({ length: n }, (_, sample) => ({ id, sample, tokens: null, begun: false }));
+  const fresh = { tokens: null, begun: false, cached: 0 };
+  const samples = Array.from({ length: n }, (_, sample) => ({ id, sample, ...fresh }));
   const work: Work = { order, lane, n, number: null, open: n, controls: [], samples };
   works.set(id, work);
   model.scheduler.add(work);
@@ -204,17 +205,18 @@ async function refreshGuided(): Promise<void> {
 
 function step(model: Model): void {
   const { tokens, finished } = model.engine.step();
-  for (const { request, sample, id, logprob, top } of tokens) {
+  for (const { request, sample, id, logprob, top, cachedTokens } of tokens) {
     const work = model.started.get(request);
     if (!work) continue;
+    work.samples[sample].cached = cachedTokens;
     if (work.order.topLogprobs === null) news.token(work.samples[sample], id);
     else news.scoredToken(work.samples[sample], id, logprob, top);
   }
-  for (const { request, sample, finishReason, text, stopString, ids, cachedTokens: cached } of finished) {
+  for (const { request, sample, finishReason, text, stopString, ids } of finished) {
     const work = model.started.get(request);
     if (!work) continue;
     const cutText = stopString === null ? null : text;
-    news.end(work.samples[sample], { finishReason, cutText, tokens: ids.length, cached });
+    news.end(work.samples[sample], { finishReason, cutText, tokens: ids.length });
     leave(model, work, 1);
   }
 }

@@ -48,7 +48,8 @@ function hear(more: Partial<JobListener> = {}) {
   return { listener, errors };
 }
 
-const end = { id: 0, sample: 0, finishReason: 'length', cutText: null, tokens: 1, cached: 0 } as const;
+const token = { id: 0, sample: 0, logprobs: [], top: [], cached: 0 };
+const end = { id: 0, sample: 0, finishReason: 'length', cutText: null, tokens: 1 } as const;
 
 test('a request that cannot be sent is an error, and those before it are cancelled', () => {
   const { engine, cancelled } = fakeEngine(2);
@@ -63,7 +64,6 @@ test('a request that cannot be sent is an error, and those before it are cancell
 });
 
 test('tokens that cannot be read, and a listener that throws at its end', () => {
-  const token = { id: 0, sample: 0, logprobs: [], top: [] };
   for (const ids of [[-1], [3]]) {
     const { engine, listeners, cancelled } = fakeEngine();
     const { listener, errors } = hear({
@@ -78,4 +78,17 @@ test('tokens that cannot be read, and a listener that throws at its end', () => 
     assert.equal(errors.length, 1);
     assert.equal(cancelled(), 1);
   }
+});
+
+test('a request that is left: cached tokens are those of the prompts that have begun', () => {
+  const { engine, listeners } = fakeEngine();
+  const job = startJob(engine, ask(2), hear().listener);
+  assert.equal(job.cancel().cachedTokens, 0);
+  const begun = startJob(engine, ask(2), hear().listener);
+  listeners[2].onTokens({ ...token, ids: [3], cached: 1 });
+  const { promptTokens, cachedTokens, completionTokens } = begun.cancel();
+  assert.deepEqual(
+    { promptTokens, cachedTokens, completionTokens },
+    { promptTokens: 4, cachedTokens: 1, completionTokens: 1 },
+  );
 });

@@ -56,7 +56,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
   const cancels: (() => void)[] = [];
   let open = prompts.length * n;
   let completionTokens = 0;
-  /** By prompt; known when a sample of it ends. */
+  /** By prompt; known with the first token of a sample of it. */
   const cached = prompts.map(() => 0);
   let firstToken: number | null = null;
   let over = false;
@@ -78,6 +78,7 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
     if (over) return;
     firstToken ??= performance.now();
     completionTokens += news.ids.length;
+    cached[Math.floor(choice / n)] = news.cached;
     const delta = answers[choice].push(news);
     if (delta) listener.onDelta(choice, delta);
   }
@@ -88,7 +89,6 @@ export function startJob(engine: EngineClient, ask: Ask, listener: JobListener):
       onFailed(new ApiError(400, "the model's vocabulary cannot spell the answer asked for"));
       return;
     }
-    cached[Math.floor(choice / n)] = news.cached;
     const answer = answers[choice];
     const delta = answer.finish(news);
     const called = answer.calls > 0 && news.finishReason === 'stop';
