@@ -147,20 +147,27 @@ test('costs: cached input is cheaper, and the log has what clients were told', a
   assert.ok(Math.abs(sum.cost - cost) < 1e-12);
 });
 
-test('a request that ends early pays for cached input what cached input costs', async (t) => {
+test('a request that is left pays for cached input what cached input costs', async (t) => {
   const prices = { input: 1, cachedInput: 0.25, output: 0 };
-  const server = await serveScripts(LOOP, { prices, context: 60_000, timeLimitSeconds: 1 });
+  const server = await serveScripts(LOOP, { prices, context: 60_000 });
   t.after(() => server.end());
   const messages = [
     { role: 'system', content: 'x'.repeat(100) },
     { role: 'user', content: 'ever?' },
   ];
-  for (let i = 0; i < 2; i++)
-    assert.equal((await post(`${server.base}/chat/completions`, ask('', { messages }))).status, 504);
-  const [, second] = [...readUsage(server.folder)];
-  assert.equal(second.outcome, 'failed');
-  assert.ok(second.cachedTokens >= 96, `${second.cachedTokens} tokens cached`);
-  const { promptTokens, cachedTokens, cost } = second;
+  for (let i = 1; i <= 2; i++) {
+    const leave = new AbortController();
+    const response = await fetch(`${server.base}/chat/completions`, {
+      ...{ method: 'POST', headers: { 'content-type': 'application/json' }, signal: leave.signal },
+      body: JSON.stringify(ask('', { messages, stream: true })),
+    });
+    await response.body?.getReader().read();
+    leave.abort();
+    while ([...readUsage(server.folder)].length < i) await sleep(10);
+  }
+  const [, { outcome, promptTokens, cachedTokens, cost }] = [...readUsage(server.folder)];
+  assert.equal(outcome, 'left');
+  assert.ok(cachedTokens >= 96, `${cachedTokens} tokens cached`);
   assert.ok(Math.abs(cost - (promptTokens - 0.75 * cachedTokens) / 1e6) < 1e-12);
 });
 
@@ -322,6 +329,16 @@ test('a request that takes too long is ended, whole and streamed', async (t) => 
     'failed',
     'failed',
   ]);
+});
+
+test('the time limit counts from the arrival of a request: waiting for its prompt is in it', async (t) => {
+  const server = await serveScripts(LOOP, { timeLimitSeconds: 0.5 });
+  t.after(() => server.end());
+  const url = `${server.base}/chat/completions`;
+  // Both take the tokenizer seconds, one after the other.
+  const long = ask('a b '.repeat(500_000));
+  const answers = await Promise.all([post(url, long), post(url, long)]);
+  for (const { status, body } of answers) assert.deepEqual([status, body.error.code], [504, 'time_limit']);
 });
 
 test('what fails in the engine: a 500 that says nothing of it, and a line that says where', async (t) => {

@@ -37,10 +37,30 @@ export interface Reply {
   readonly streamUsage: boolean;
   /** The request as it came, for the prompt log. */
   readonly body: unknown;
+  /** When it came, milliseconds of `performance.now`. */
+  readonly began: number;
 }
 
 export function newId(prefix: string): string {
   return prefix + randomUUID().replaceAll('-', '').slice(0, 24);
+}
+
+function tooLong(limitMs: number): ApiError {
+  const words = `the answer took longer than the ${limitMs / 1000} s that a request may take`;
+  return new ApiError(504, words, { code: 'time_limit' });
+}
+
+/** What comes before an answer, within the time of its request. @throws ApiError 504 */
+export async function inTime<T>(preparing: Promise<T>, began: number, limitMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooLong(limitMs)), began + limitMs - performance.now());
+  });
+  try {
+    return await Promise.race([preparing, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** @throws ApiError 429 where the queue is full */
@@ -82,7 +102,7 @@ export function generate(
   const promptTokens = ask.prompts.reduce((sum, { ids }) => sum + ids.length, 0);
   const most = ask.prompts.length * ask.n * ask.maxTokens;
   const admission = accounts.admit(caller, ask.model.name, promptTokens, most);
-  const began = performance.now();
+  const { began } = reply;
   const head: Head = {
     id: reply.id,
     created: Math.floor(Date.now() / 1000),
@@ -126,11 +146,10 @@ export function generate(
     const fail = (error: ApiError, usage: Usage) => end(usage, 'failed', () => writer.error(error));
     const cancel = () => (job as Job).cancel();
     const onClose = () => end(cancel(), 'left', () => {});
-    const timer = setTimeout(() => {
-      const limit = `${timeLimitMs / 1000} s`;
-      const words = `the answer took longer than the ${limit} that a request may take`;
-      fail(new ApiError(504, words, { code: 'time_limit' }), cancel());
-    }, timeLimitMs);
+    const timer = setTimeout(
+      () => fail(tooLong(timeLimitMs), cancel()),
+      began + timeLimitMs - performance.now(),
+    );
 
     job = startJob(engine, ask, {
       onDelta(choice, delta) {

@@ -6,7 +6,7 @@ import { type Context, Hono } from 'hono';
 import type { Accounts, Caller } from './account.js';
 import { chatAsk, completionAsk } from './ask.js';
 import { ApiError, errorBody, toApiError } from './errors.js';
-import { type Generator, generate, newId } from './generate.js';
+import { type Generator, generate, inTime, newId } from './generate.js';
 import type { Ask } from './job.js';
 import type { Metrics } from './metrics.js';
 import type { ServedModel } from './model.js';
@@ -41,7 +41,10 @@ export interface HttpOptions {
   readonly onFault: (request: string, error: unknown) => void;
 }
 
-type Env = { Bindings: HttpBindings; Variables: { endpoint: string; caller: Caller; id: string } };
+type Env = {
+  Bindings: HttpBindings;
+  Variables: { endpoint: string; caller: Caller; id: string; began: number };
+};
 
 export function createHttpServer(options: HttpOptions): Server {
   const app = createApp(options);
@@ -67,6 +70,7 @@ function createApp(options: HttpOptions): Hono<Env> {
 
   app.use(async (c, next) => {
     c.set('id', newId('req_'));
+    c.set('began', performance.now());
     c.env.outgoing.setHeader('x-request-id', c.get('id'));
     checkHost(c, options.onlyLocalNames());
     await next();
@@ -107,7 +111,8 @@ function createApp(options: HttpOptions): Hono<Env> {
     const request = parseChatRequest(body);
     const caller = c.get('caller');
     return held(findModel(models, accounts, caller, request.model), async (model) => {
-      const ask = await chatAsk(model, caller.id, request, bytes);
+      const asking = chatAsk(model, caller.id, request, bytes);
+      const ask = await inTime(asking, c.get('began'), generator.timeLimitMs);
       return answer(
         c,
         ask,
@@ -123,7 +128,8 @@ function createApp(options: HttpOptions): Hono<Env> {
     const request = parseCompletionRequest(body);
     const caller = c.get('caller');
     return held(findModel(models, accounts, caller, request.model), async (model) => {
-      const { ask, echo } = await completionAsk(model, caller.id, request, bytes);
+      const asking = completionAsk(model, caller.id, request, bytes);
+      const { ask, echo } = await inTime(asking, c.get('began'), generator.timeLimitMs);
       return answer(c, ask, request, newId('cmpl-'), completionWire(ask.n, echo), body);
     });
   });
@@ -157,7 +163,8 @@ function createApp(options: HttpOptions): Hono<Env> {
   ): Promise<Response> {
     const { stream = false, stream_options: more } = request;
     const streamUsage = more?.include_usage ?? false;
-    await generate(generator, c.get('caller'), ask, { id, wire, stream, streamUsage, body }, c.env.outgoing);
+    const reply = { id, wire, stream, streamUsage, body, began: c.get('began') };
+    await generate(generator, c.get('caller'), ask, reply, c.env.outgoing);
     return RESPONSE_ALREADY_SENT;
   }
 
