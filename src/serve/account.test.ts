@@ -16,7 +16,8 @@ function accountsOf(folder: string, limits: KeyLimits, prices = FREE) {
   });
   const caller = { id: key.id, name: key.name, key };
   return {
-    admit: (prompt: number, most: number) => accounts.admit(caller, 'm', prompt, most),
+    admit: (promptTokens: number, mostTokens: number, reservedTokens = mostTokens) =>
+      accounts.admit(caller, 'm', { promptTokens, mostTokens, reservedTokens }),
     wait(seconds: number) {
       time += 1000 * seconds;
     },
@@ -46,4 +47,23 @@ test('a budget is never passed, also where cached input costs more than other', 
   first.close('1', usage, 'done');
   assert.throws(() => admit(100, 0), refused(402, null), '0.0002 are left');
   admit(0, 100);
+});
+
+test('tokens a minute: what an answer may have is set aside, what it does not take is given back', (t) => {
+  const { admit, wait } = accountsOf(temporaryFolder(t), { tokensPerMinute: 600 });
+  const usage = { promptTokens: 100, cachedTokens: 0, completionTokens: 50, reasoningTokens: 0 };
+  const first = admit(100, 400);
+  // 100 are left, 10 more each second.
+  assert.throws(() => admit(100, 10), refused(429, 1), 'a second beside it');
+  assert.throws(() => admit(100, 400), refused(429, 40));
+  first.close('1', usage, 'done');
+  first.close('1', usage, 'done');
+  admit(50, 400).close('2', { ...usage, promptTokens: 0, completionTokens: 0 }, 'left');
+  assert.throws(() => admit(101, 500), refused(429, null), 'more than a minute has');
+  // Left open, an answer counts when it ends: others wait until the minutes have made up for it.
+  const open = admit(100, 10_000, 0);
+  open.close('3', { ...usage, completionTokens: 900 }, 'done');
+  assert.throws(() => admit(1, 0), refused(429, 61));
+  wait(61);
+  admit(1, 0);
 });

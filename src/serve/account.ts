@@ -17,13 +17,26 @@ export interface Admission {
   close(id: string, usage: Usage, outcome: Outcome): void;
 }
 
+/** What a request may take. */
+export interface Demand {
+  readonly promptTokens: number;
+  /** Most that its answers may have. */
+  readonly mostTokens: number;
+  /** Of those, what counts against the minute from the start; what is not used is given back. */
+  readonly reservedTokens: number;
+}
+
 export interface Accounts {
   /** @throws ApiError 401 */
   identify(authorization: string | undefined): Caller;
   /** @throws ApiError 403 where the key may not use the model */
   checkModel(caller: Caller, model: string): void;
-  /** Lets a request in. @throws ApiError 429 with the seconds to wait, 402 where the budget would not last */
-  admit(caller: Caller, model: string, promptTokens: number, mostTokens: number): Admission;
+  /**
+   * Lets a request in.
+   * @throws ApiError 429 with the seconds to wait, or none where waiting does not help; 402 where the budget would not
+   * last
+   */
+  admit(caller: Caller, model: string, demand: Demand): Admission;
 }
 
 /** What a caller may still use of something that refills by the minute. */
@@ -107,16 +120,15 @@ export function openAccounts(options: {
           },
         );
     },
-    admit({ id, key }, model, promptTokens, mostTokens) {
+    admit({ id, key }, model, { promptTokens, mostTokens, reservedTokens }) {
       const state = stateOf(id);
       const { requestsPerMinute, tokensPerMinute, budget } = key ?? {};
-      if (tokensPerMinute !== undefined && promptTokens > tokensPerMinute)
+      const taken = promptTokens + reservedTokens;
+      if (tokensPerMinute !== undefined && taken > tokensPerMinute)
         throw new ApiError(
           429,
-          `the prompt has ${promptTokens} tokens; this key may use ${tokensPerMinute} a minute`,
-          {
-            code: 'rate_limit_exceeded',
-          },
+          `the prompt has ${promptTokens} tokens, its answer up to ${reservedTokens}; this key may use ${tokensPerMinute} a minute: ask for fewer`,
+          { code: 'rate_limit_exceeded' },
         );
       // How much of the prompt is cached is known later: it is taken for what costs more.
       const cachedTokens = prices.cachedInput > prices.input ? promptTokens : 0;
@@ -128,10 +140,10 @@ export function openAccounts(options: {
           { code: 'insufficient_balance' },
         );
       limit(state.requests, requestsPerMinute, 1, 'requests');
-      // The answer's tokens are taken when they are known; then the level may fall below nothing, and others wait.
-      limit(state.tokens, tokensPerMinute, promptTokens, 'tokens');
+      // Where more comes than was taken here, the level may fall below nothing, and others wait.
+      limit(state.tokens, tokensPerMinute, taken, 'tokens');
       state.requests.level -= 1;
-      state.tokens.level -= promptTokens;
+      state.tokens.level -= taken;
       state.reserved += most;
       let open = true;
       return {
@@ -139,7 +151,7 @@ export function openAccounts(options: {
           if (!open) return;
           open = false;
           state.reserved -= most;
-          state.tokens.level -= usage.completionTokens;
+          state.tokens.level += reservedTokens - usage.completionTokens;
           const cost = costOf(prices, usage);
           state.spent += cost;
           log.append({

@@ -100,8 +100,9 @@ export function generate(
   if (out.destroyed) return Promise.resolve();
   checkRoom(generator, ask);
   const promptTokens = ask.prompts.reduce((sum, { ids }) => sum + ids.length, 0);
-  const most = ask.prompts.length * ask.n * ask.maxTokens;
-  const admission = accounts.admit(caller, ask.model.name, promptTokens, most);
+  const mostTokens = ask.prompts.length * ask.n * ask.maxTokens;
+  const reservedTokens = ask.openEnded ? 0 : mostTokens;
+  const admission = accounts.admit(caller, ask.model.name, { promptTokens, mostTokens, reservedTokens });
   const { began } = reply;
   const head: Head = {
     id: reply.id,

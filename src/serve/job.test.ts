@@ -19,6 +19,7 @@ const ask = (prompts: number): Ask => ({
     topLogprobs: null,
     sampling: {},
     tools: new Set<string>(),
+    openEnded: false,
     plain: true,
   },
   control: {

@@ -18,6 +18,8 @@ export interface Ask extends Pick<WorkOrder, 'lane' | 'n' | 'maxTokens' | 'stop'
   /** What guides the samples, beside what the prompts say. */
   readonly control: Omit<ControlSpec, 'thinking' | 'grammar'>;
   readonly tools: ReadonlySet<string>;
+  /** Whether the request leaves the answer's length to the model: then nothing says how much of `maxTokens` it takes. */
+  readonly openEnded: boolean;
   /** Whether answers are told apart into reasoning, content and calls. */
   readonly plain: boolean;
 }
