@@ -252,6 +252,27 @@ test('a tool call that is asked for is one of the tools, its arguments held to t
   assert.ok(call?.type === 'function' && call.function.name === 'greet');
 });
 
+test('tools beside a response_format: the answer is a call or the JSON', async () => {
+  const tools = [{ type: 'function' as const, function: { name: 'greet', parameters: person } }];
+  const format = formatOf({ type: 'array', items: { type: 'boolean' }, maxItems: 4 });
+  const seen = new Set<string>();
+  for (let seed = 0; seed < 12; seed++) {
+    const asked = { ...ask, seed, n: 4, tools, response_format: format };
+    const { choices } = await client.chat.completions.create(asked);
+    for (const { finish_reason, message } of choices) {
+      if (finish_reason === 'length') continue;
+      seen.add(finish_reason);
+      const [call] = message.tool_calls ?? [];
+      if (!call) assert.ok(Array.isArray(JSON.parse(message.content ?? '')), message.content ?? '');
+      else if (call.type === 'function')
+        assert.ok(ajv.validate(person, JSON.parse(call.function.arguments)), call.function.arguments);
+    }
+    const none = await client.chat.completions.create({ ...asked, tool_choice: 'none' });
+    for (const { finish_reason } of none.choices) assert.notEqual(finish_reason, 'tool_calls');
+  }
+  assert.deepEqual([...seen].sort(), ['stop', 'tool_calls']);
+});
+
 test('a prompt that takes the tokenizer long keeps nobody waiting', async () => {
   let answered = false;
   const long = client.chat.completions

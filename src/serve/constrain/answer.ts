@@ -3,7 +3,7 @@ import { ApiError } from '../errors.js';
 import type { ChatRequest } from '../schema.js';
 import type { CallForm } from '../tool-calls.js';
 import { callGrammar } from './calls.js';
-import type { Grammar } from './expression.js';
+import { choice, type Grammar } from './expression.js';
 import { objectGrammar, schemaGrammar } from './schema.js';
 
 /**
@@ -31,6 +31,12 @@ export function answerGrammar(r: ChatRequest, calls: CallForm | null, canEnd: bo
       throw new ApiError(400, 'tool_choice: none of the tools is the one asked for', { param });
     return callGrammar(calls, asked);
   }
-  if (format.type !== 'json_schema') return objectGrammar();
-  return schemaGrammar(format.json_schema.schema, 'response_format.json_schema.schema');
+  const json =
+    format.type === 'json_schema'
+      ? schemaGrammar(format.json_schema.schema, 'response_format.json_schema.schema')
+      : objectGrammar();
+  if (!calls) return json;
+  // Offered tools may be called too.
+  const call = callGrammar(calls, tools);
+  return { root: choice(call.root, json.root), rules: new Map([...call.rules, ...json.rules]) };
 }
