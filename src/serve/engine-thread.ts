@@ -44,6 +44,8 @@ interface Model {
   /** Started by the first request that needs it. */
   grammars: GrammarEngine | null;
   running: number;
+  /** Until when requests wait while others run, milliseconds of `performance.now`. */
+  fillAgain: number;
   retired: boolean;
 }
 
@@ -76,6 +78,7 @@ function load({ handle, dir }: LoadOrder): void {
         started: new Map(),
         grammars: null,
         running: 0,
+        fillAgain: 0,
         retired: false,
       });
       const target = `${device.target.name}-${device.target.lanes}`;
@@ -140,31 +143,43 @@ function leave(model: Model, work: Work, samples: number): void {
   for (const control of work.controls) control.close();
 }
 
-/** Hands queued requests to the engine while it has slots. */
+/** Starting requests in one go takes no longer, unless a grammar is compiled. */
+const FILL_MS = 20;
+
+/** Starts queued requests; where that took long, those that run get as much time before more are started. */
 async function fill(model: Model): Promise<void> {
-  for (;;) {
-    const work = model.scheduler.next(model.maxSequences - model.running);
-    if (!work) return;
-    const { promptIds, n, maxTokens, stop, seed, temperature, topK, topP, minP } = work.order;
-    try {
-      work.controls = await controlsOf(model, work.order);
-      work.number = model.engine.submit({
-        ...{ promptIds, n, maxTokens, stop, seed, problem: 0 },
-        ...{ temperature, topK, topP, minP },
-        skipSpecialTokens: true,
-        topLogprobs: work.order.topLogprobs ?? 0,
-        control: work.controls.length > 0 ? (sample) => work.controls[sample] : undefined,
-      });
-    } catch (error) {
-      for (const control of work.controls) control.close();
-      model.scheduler.ended(work.lane, n);
-      fail(work.order.id, error);
-      continue;
-    }
-    model.running += n;
-    model.started.set(work.number, work);
-    if (work.controls.length > 0) guided.add(work);
+  const began = performance.now();
+  if (model.running > 0 && began < model.fillAgain) return;
+  const mayGoOn = () => model.running === 0 || performance.now() - began < FILL_MS;
+  while ((await startNext(model)) && mayGoOn());
+  const took = performance.now() - began;
+  if (took >= FILL_MS) model.fillAgain = began + 2 * took;
+}
+
+/** Hands a queued request to the engine where it has slots for it; whether there was one. */
+async function startNext(model: Model): Promise<boolean> {
+  const work = model.scheduler.next(model.maxSequences - model.running);
+  if (!work) return false;
+  const { promptIds, n, maxTokens, stop, seed, temperature, topK, topP, minP } = work.order;
+  try {
+    work.controls = await controlsOf(model, work.order);
+    work.number = model.engine.submit({
+      ...{ promptIds, n, maxTokens, stop, seed, problem: 0 },
+      ...{ temperature, topK, topP, minP },
+      skipSpecialTokens: true,
+      topLogprobs: work.order.topLogprobs ?? 0,
+      control: work.controls.length > 0 ? (sample) => work.controls[sample] : undefined,
+    });
+  } catch (error) {
+    for (const control of work.controls) control.close();
+    model.scheduler.ended(work.lane, n);
+    fail(work.order.id, error);
+    return true;
   }
+  model.running += n;
+  model.started.set(work.number, work);
+  if (work.controls.length > 0) guided.add(work);
+  return true;
 }
 
 async function controlsOf(model: Model, { n, control, promptIds }: WorkOrder): Promise<SampleControl[]> {

@@ -84,6 +84,37 @@ export function isWithin(e: Expression, levels: number): boolean {
   }
 }
 
+/** Characters of a class that few tokens fit. */
+const NARROW = 10;
+
+/**
+ * What an expression adds to the time that a grammar takes to compile: the grammar engine tries the vocabulary on each
+ * text and class, as often as it is written out. Few tokens fit a text or the digits: 16 of those count as one. A
+ * class beyond ASCII is several of bytes.
+ */
+export function costOf(e: Expression): number {
+  const sum = (parts: readonly Expression[]) => parts.reduce((cost, part) => cost + costOf(part), 0);
+  switch (e.kind) {
+    case 'text':
+      return 1 / 16;
+    case 'class':
+      return e.most * weightOf(e.ranges);
+    case 'sequence':
+      return sum(e.parts);
+    case 'choice':
+      return sum(e.choices);
+    case 'star':
+      return costOf(e.of);
+    case 'rule':
+      return 0;
+  }
+}
+
+function weightOf(ranges: readonly CodeRange[]): number {
+  if (ranges.reduce((n, [from, to]) => n + to - from + 1, 0) <= NARROW) return 1 / 16;
+  return ranges.some(([, to]) => to > 0x7f) ? 8 : 1;
+}
+
 /**
  * The grammar without what never ends: a rule that cannot come to an end is nothing, and choices of it are left out.
  * @returns null where the root itself has no end

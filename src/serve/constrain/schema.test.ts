@@ -7,6 +7,8 @@ import addFormats from 'ajv-formats';
 import { ROOT } from '../../../test/support/cli.js';
 import { randomSchema, randomText, seeded } from '../../../test/support/schemas.js';
 import { ApiError } from '../errors.js';
+import type { Tool } from '../schema.js';
+import { callGrammar } from './calls.js';
 import type { Grammar } from './expression.js';
 import { createGuard, type GuardProgram, guardProgram } from './guard.js';
 import { FORMATS, KEYWORDS, schemaGrammar } from './schema.js';
@@ -238,11 +240,51 @@ test('the deepest grammars that are taken can be copied between threads', () => 
 });
 
 test('branches of oneOf with many values are told apart in time', () => {
-  const values = Array.from({ length: 5000 }, (_, i) => i);
+  const values = Array.from({ length: 3000 }, (_, i) => i);
   const oneOf = [{ enum: values }, { enum: values.map((value) => -1 - value) }];
   const began = performance.now();
   schemaGrammar({ oneOf }, 'schema');
   assert.ok(performance.now() - began < 2000);
+});
+
+test('what would take long to compile is refused, for a schema and for all tools together', () => {
+  const properties = (of: (i: number) => unknown) => ({
+    type: 'object',
+    properties: Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`p${i}`, of(i)])),
+  });
+  const words = /its repetitions written out, its character classes count \d+ .*; at most 512 are supported/;
+  const refused = (run: () => unknown, param: string) =>
+    assert.throws(
+      run,
+      (e) => e instanceof ApiError && e.status === 400 && e.param === param && words.test(e.message),
+    );
+  const long = (i: number) => ({ type: 'string', pattern: `^[a-z${i}]{1,64}x.*\\w+$` });
+  refused(() => schemaGrammar(properties(long), 'schema'), 'schema');
+  refused(() => schemaGrammar({ enum: Array.from({ length: 9000 }, (_, i) => i) }, 'schema'), 'schema');
+  refused(() => schemaGrammar({ type: 'string', pattern: '^.{1,100}$' }, 'schema'), 'schema');
+  // Equal ones are compiled once.
+  schemaGrammar(
+    properties(() => long(0)),
+    'schema',
+  );
+  schemaGrammar(
+    properties((i) => ({ type: 'string', format: Object.keys(FORMATS)[i % 7] })),
+    'schema',
+  );
+  schemaGrammar(
+    properties((i) => ({ type: 'string', pattern: `^[A-Z]{2}-${i}[0-9]{4}$` })),
+    'schema',
+  );
+
+  const tools = (count: number, of: (i: number) => object) =>
+    Array.from({ length: count }, (_, i): Tool => {
+      return { type: 'function', function: { name: `t${i}`, parameters: { properties: { a: of(i) } } } };
+    });
+  refused(() => callGrammar('tags', tools(20, long)), 'tools');
+  callGrammar(
+    'tags',
+    tools(128, () => ({})),
+  );
 });
 
 test('the documentation lists what is supported', () => {

@@ -5,6 +5,7 @@
 import { ApiError } from '../errors.js';
 import {
   choice,
+  costOf,
   type Expression,
   type Grammar,
   isWithin,
@@ -81,6 +82,11 @@ const MAX_COUNT = 512;
 const MAX_DEPTH = 64;
 const MAX_SCHEMA = 64 << 10;
 const MAX_GRAMMAR = 512 << 10;
+/**
+ * Most that a grammar may cost to compile. The engine's thread does it, and generates nothing meanwhile: for 50,000 tokens
+ * of vocabulary it takes a core about half a second at most.
+ */
+const MAX_COST = 512;
 /** Levels of an expression: a grammar is copied between threads, whose stacks end at some 1200. */
 const MAX_NESTING = 1100;
 
@@ -106,8 +112,19 @@ export function schemaGrammar(schema: unknown, param: string): Grammar {
     throw refusal(param, 'it is nested too deeply once it is written out');
   const pruned = prune(grammar);
   if (!pruned) throw refusal(param, 'no value fits it, or none that ends');
+  checkCost(pruned, param);
   if (toEbnf(pruned).length > MAX_GRAMMAR) throw refusal(param, 'it is too large once it is written out');
   return pruned;
+}
+
+/** @throws ApiError 400 where a grammar would take long to compile */
+export function checkCost({ root, rules }: Grammar, param: string): void {
+  const cost = [root, ...rules.values()].reduce((sum, e) => sum + costOf(e), 0);
+  if (cost > MAX_COST) throw refusal(param, tooCostly(cost));
+}
+
+function tooCostly(cost: number): string {
+  return `its repetitions written out, its character classes count ${Math.ceil(cost)} (one beyond ASCII, as "." is, counts 8; 16 of at most 10 characters, or texts, count 1); at most ${MAX_COST} are supported: shorten its patterns, or give lengths by maxLength`;
 }
 
 function refusal(param: string, message: string): ApiError {
@@ -120,6 +137,9 @@ class SchemaReader {
   readonly #rules: Rules = new Map();
   /** Rules of `$ref`s, by pointer. */
   readonly #references = new Map<string, string>();
+  /** Rules of strings, by the pattern that they match; and what all of them cost. */
+  readonly #patterns = new Map<string, Expression>();
+  #patternCost = 0;
   /** References that are being read, and nothing of whose text has come yet. */
   #unit = new Set<string>();
 
@@ -330,12 +350,27 @@ class SchemaReader {
       source = FORMATS[format];
     }
     if (typeof source !== 'string') throw this.#refuse(path, 'pattern is a text');
+    return this.#matching(source, path);
+  }
+
+  /** Strings that match a pattern: a rule, written once however many values have it. */
+  #matching(pattern: string, path: string): Expression {
+    const known = this.#patterns.get(pattern);
+    if (known) return known;
+    let body: Expression;
     try {
-      return sequence(text('"'), patternExpression(source), text('"'));
+      body = sequence(text('"'), patternExpression(pattern), text('"'));
     } catch (error) {
       if (error instanceof PatternProblem) throw this.#refuse(path, `pattern: ${error.message}`);
       throw error;
     }
+    // Told before all the others are read: reading them takes time too.
+    this.#patternCost += costOf(body);
+    if (this.#patternCost > MAX_COST) throw this.#refuse(path, `pattern: ${tooCostly(this.#patternCost)}`);
+    const made = rule(`pattern_${this.#patterns.size}`);
+    this.#patterns.set(pattern, made);
+    this.#rules.set(`pattern_${this.#patterns.size - 1}`, body);
+    return made;
   }
 
   #array(s: Schema, path: string, depth: number): Expression {
