@@ -112,7 +112,7 @@ export function costOf(e: Expression): number {
 
 function weightOf(ranges: readonly CodeRange[]): number {
   if (ranges.reduce((n, [from, to]) => n + to - from + 1, 0) <= NARROW) return 1 / 16;
-  return ranges.some(([, to]) => to > 0x7f) ? 8 : 1;
+  return ranges.some(([, to]) => to > 0x7f) ? 16 : 1;
 }
 
 /**

@@ -124,7 +124,7 @@ export function checkCost({ root, rules }: Grammar, param: string): void {
 }
 
 function tooCostly(cost: number): string {
-  return `its repetitions written out, its character classes count ${Math.ceil(cost)} (one beyond ASCII, as "." is, counts 8; 16 of at most 10 characters, or texts, count 1); at most ${MAX_COST} are supported: shorten its patterns, or give lengths by maxLength`;
+  return `its repetitions written out, its character classes count ${Math.ceil(cost)} (one beyond ASCII, as "." is, counts 16, and 16 of at most 10 characters, or texts, count 1); at most ${MAX_COST} are supported: shorten its patterns, or give lengths by maxLength`;
 }
 
 function refusal(param: string, message: string): ApiError {
