@@ -180,7 +180,10 @@ test('worked examples', () => {
   assert.equal(chain.prompt({ terms: [12, 7, -3] }), '12+7-3=?');
   assert.equal(chain.trace?.({ terms: [12, 7, -3] }, 0), '<think>12+7=19;19-3=16</think><answer>16</answer>');
   const anyOrder = makeTask('chain-sum', { noise: 0, order: 'any' });
-  const traces = Array.from({ length: 60 }, (_, seed) => anyOrder.trace?.({ terms: [12, 7, -3] }, seed) ?? '');
+  const traces = Array.from(
+    { length: 60 },
+    (_, seed) => anyOrder.trace?.({ terms: [12, 7, -3] }, seed) ?? '',
+  );
   assert.equal(new Set(traces).size, 6);
   assert.ok(traces.includes('<think>-3+7=4;4+12=16</think><answer>16</answer>'));
   for (const trace of traces) assert.match(trace, /<answer>16<.answer>$/);

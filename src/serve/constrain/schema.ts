@@ -84,7 +84,7 @@ const MAX_SCHEMA = 64 << 10;
 const MAX_GRAMMAR = 512 << 10;
 /**
  * Most that a grammar may cost to compile. The engine's thread does it, and generates nothing meanwhile: for 50,000 tokens
- * of vocabulary it takes a core about half a second at most.
+ * of vocabulary it takes a core up to a second.
  */
 const MAX_COST = 512;
 /** Levels of an expression: a grammar is copied between threads, whose stacks end at some 1200. */
