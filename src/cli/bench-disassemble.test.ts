@@ -39,6 +39,7 @@ test('a kernel is disassembled by name, and an unknown name lists the known ones
   assert.equal(kernel, 'matmul');
   assert.ok(instructions.filter((line) => line.includes('vfmadd231ps')).length >= 12);
   // The code that runs here: with AVX-512 the tile takes more registers than AVX2 has.
-  if (!whyNotX64('avx512')) assert.ok(instructions.some((line) => line.includes('zmm28')));
+  if (!whyNotX64('avx512') && process.env.RETORT_TARGET !== 'avx2')
+    assert.ok(instructions.some((line) => line.includes('zmm28')));
   await assert.rejects(disassemble('nothing'), /"nothing"; use one of adamw, .*matmul, /s);
 });

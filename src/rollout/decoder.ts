@@ -112,7 +112,8 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
         } else {
           recording = device.record(rows.length, () => launch(rows, how, longest));
           if (recordings.size >= MOST_RECORDINGS) recordings.clear();
-          recordings.set(key, recording);
+          // What ran launch by launch left nothing to run again.
+          if (!device.stepwise) recordings.set(key, recording);
         }
         device.replay(recording);
         return read(recording.result);

@@ -49,6 +49,21 @@ const essence = ({ ids, logprobs, samplingLogprobs, finishReason }: Completion) 
   finishReason,
 });
 
+test('steps run launch by launch and steps run again from a recording give the same', async () => {
+  const device = createDevice({ threads: 2 });
+  const policy = tinyPolicy(device);
+  const engine = createEngine(policy, { maxSequences: 8 });
+  const seen: ReturnType<typeof essence>[][] = [];
+  for (const stepwise of [true, false, false, true, false]) {
+    device.stepwise = stepwise;
+    const all = await generateAll(engine, mixedRequests(8, 1));
+    seen.push(all.flat().map(essence));
+  }
+  for (const later of seen.slice(1)) assert.deepEqual(later, seen[0]);
+  engine.close();
+  await device.close();
+});
+
 test('a completion is the same alone, in a batch of 256, as a later sample, and for any number of threads', async () => {
   const requests = mixedRequests(64, 4);
   let together: Completion[][] | null = null;

@@ -238,7 +238,7 @@ function panelsFrom(b: Builder, start: I32, size: I32, panels: number): I32[] {
   return Array.from({ length: panels }, (_, i) => (i === 0 ? start : b.add(start, size)));
 }
 
-/** Calls body for the rows from start to end: whole tiles, of which the first is told apart, then smaller ones. */
+/** Calls body for the rows from start to end: whole tiles, of which the first is told apart, then smaller ones, as first ones. */
 function tiles(
   b: Builder,
   target: TargetInfo,
@@ -280,7 +280,7 @@ interface Tile {
   continues: I32;
   /** A's elements at a step of k, by row of the tile. */
   elements: (k: I32) => (r: number) => F32;
-  /** Elements from what is read of B to what is asked for meanwhile, by one tile for all that share the panels. */
+  /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
 }
 

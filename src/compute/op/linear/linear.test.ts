@@ -100,6 +100,22 @@ for (const layout of ['rows', 'columns'] as const)
     check({ m: 2, k: 20, n: 1000, layout, accumulate: false, gap: 0, transposed: true }, threaded);
   });
 
+test('product of A by columns in several parts, past the rows that are packed at once', () => {
+  const threaded = devices.filter(({ name }) => name.includes('threads'));
+  for (const [m, k, n] of [
+    [485, 130, 70],
+    [963, 130, 257],
+    [130, 65, 963],
+  ])
+    for (const accumulate of [false, true])
+      check({ m, k, n, layout: 'columns', accumulate, gap: 3, transposed: false }, threaded);
+});
+
+test('tiles of two panels, one panel after them, and more than a block of k: every device', () => {
+  for (const layout of ['rows', 'columns'] as const)
+    check({ m: 13, k: 130, n: 97, layout, accumulate: true, gap: 0, transposed: false }, devices);
+});
+
 test('a row of a product is the same alone and among others', () => {
   for (const { name, device } of devices) {
     const mark = device.mark();
