@@ -162,17 +162,18 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
                   laneOf(v),
                 ),
             );
-            const put = (masked: boolean) =>
-              acc.forEach((row, r) => {
-                row.forEach((sum, v) => {
-                  const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
-                  const scaled = b.mul(sum.get(), scale);
-                  const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
+            const put = (masked: boolean) => {
+              for (let v = 0; v < many * vectors; v++) {
+                const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
+                const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
+                for (let r = 0; r < rows; r++) {
                   const seen = masked && b.lt(key, b.splatInt(b.add(position, r + 1)));
+                  const scaled = b.mul(acc[r][v].get(), scale);
                   const stored = seen ? b.select(seen, scaled, Number.NEGATIVE_INFINITY) : scaled;
                   b.store(p.scratch, b.add(scoreAt[r], first), stored, undefined, lane);
-                });
-              });
+                }
+              }
+            };
             b.if(
               b.lt(position, b.add(first, many * BLOCK - 1)),
               () => put(true),

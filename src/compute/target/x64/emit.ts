@@ -68,8 +68,8 @@ class Emitter {
 
   run(): Emitted {
     const asm = this.#asm;
-    const { locations, slots, scratch } = this.#allocation;
-    const used = new Set<Register>(scratch.general);
+    const { locations, slots } = this.#allocation;
+    const used = new Set<Register>();
     locations.forEach((l, v) => {
       if (l && 'register' in l && this.#code.classes[v] === 'general') used.add(l.register);
     });
