@@ -1,22 +1,24 @@
 // The rollout engine: continuous batching. Each step runs one forward pass over the new tokens of every sequence.
 //
 // A request's prompt but for its last token is computed once; each sample then starts from that token, on the shared
-// blocks. Blocks for the longest completion are set aside at admission, so that a running sequence never waits.
+// blocks. What is short and has one sample joins the step of those that run instead: a pass of its own would take all the
+// weights in for a few rows. Blocks for the longest completion are set aside at admission, so that a running sequence
+// never waits.
 import { planAttention, type Span } from '../compute/op/attention/attention.js';
 import { BLOCK } from '../compute/op/attention/layout.js';
-import type { Sampled } from '../compute/op/sample/sample.js';
+import type { Sampling } from '../compute/op/sample/sample.js';
 import type { Tensor } from '../compute/tensor.js';
 import { RetortError, refuse } from '../errors.js';
 import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import { createDecoder } from './decoder.js';
+import { createDecoder, type DecodeRow } from './decoder.js';
 import { attendCached, blockBytes, blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type FinishReason, type GenerateRequest } from './request.js';
 import { drawSteered, logprobOf, rowOf, type TokenControl, type TopLogprobs, topLogprobs } from './steer.js';
 
-/** Sequences from which on new ones wait: for so many steps, or so long where steps are slow. */
+/** Sequences from which on new ones that need a pass of their own wait: for so many steps, or so long where steps are slow. */
 const MANY = 16;
 const ADMISSION_STEPS = 6;
 const ADMISSION_MS = 20;
@@ -80,6 +82,8 @@ interface Group {
   prefix: number[] | null;
   /** Of those, what the cache held already. */
   cached: number;
+  /** Of those, what is in the cache when samples start: the rest they compute with their first step. */
+  computed: number;
   prefilled: boolean;
   started: number;
   forked: number;
@@ -91,7 +95,7 @@ interface Sequence {
   /** Its own blocks after the shared ones; set when it is admitted. */
   readonly own: number[];
   table: number[] | null;
-  /** Tokens whose keys and values are in the cache. */
+  /** Tokens whose keys and values are in the cache; the next step computes those of the prompt that are missing. */
   position: number;
   next: number;
   readonly ids: number[];
@@ -106,8 +110,24 @@ interface Sequence {
   stuck: boolean;
 }
 
-/** A sequence whose prompt is in the cache. */
+/** A sequence that has its blocks. */
 type ReadySequence = Sequence & { table: number[] };
+
+/** What a step drew for a sequence, from its row of the logits. */
+interface Drawn {
+  readonly row: number;
+  id: number;
+  logprob: number;
+  samplingLogprob: number;
+}
+
+/** For rows from which nothing is taken. */
+const UNUSED: Sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, random: 0 };
+
+/** Rows of a sequence's next step: what of its prompt is missing in the cache, and the token from which it goes on. */
+function rowsOf({ group, position }: Sequence): number {
+  return Math.max(0, group.shared - position) + 1;
+}
 
 export function createEngine(
   { llama, tokenizer }: { readonly llama: Llama; readonly tokenizer: Tokenizer },
@@ -125,6 +145,8 @@ export function createEngine(
   let running: Sequence[] = [];
   let requests = 0;
   let generatedTokens = 0;
+  /** Whether sequences have come or gone since they were dealt out to the threads. */
+  let uneven = false;
   /** Steps since queued requests were looked at, and when that was. */
   let steps = 0;
   let admitted = 0;
@@ -147,9 +169,8 @@ export function createEngine(
 
   const limitOf = (r: GenerateRequest) => Math.min(maxLength, r.promptIds.length + r.maxTokens);
 
-  /** Prompts interrupt the samples that run; where many do, new ones wait a few steps and come together. */
-  function mayAdmit(): boolean {
-    if (queue.length === 0) return false;
+  /** Passes for prompts hold up the samples that run; where many do, prompts wait a few steps and come together. */
+  function mayPass(): boolean {
     steps++;
     const now = performance.now();
     if (running.length >= MANY && steps < ADMISSION_STEPS && now - admitted < ADMISSION_MS) return false;
@@ -161,7 +182,9 @@ export function createEngine(
   /** Starts queued samples while there is room; gives the groups whose prompt must be computed now. */
   function admit(): Group[] {
     const fresh: Group[] = [];
+    const passing = queue.length > 0 && mayPass();
     let rows = 0;
+    const joined = { rows: 0, sequences: 0 };
     while (queue.length > 0 && running.length < maxSequences) {
       const group = queue[0];
       const { r, shared } = group;
@@ -170,19 +193,27 @@ export function createEngine(
       const ownBlocks = blocksFor(limitOf(r)) - sharedBlocks(group);
       if (!group.prefix) {
         const known = cache.takeKnown(r.promptIds, Math.floor(shared / BLOCK));
-        const left = shared - BLOCK * known.length;
-        if (
-          (fresh.length > 0 && rows + left > prefillTokens) ||
-          cache.free < prefixBlocks - known.length + ownBlocks
-        ) {
+        const cached = BLOCK * known.length;
+        const left = shared - cached;
+        const joins = left > 0 && (r.n ?? 1) === 1 && mayJoin(left + 1, joined);
+        const needsPass = left > 0 && !joins;
+        const isFull = !passing || (fresh.length > 0 && rows + left > prefillTokens);
+        if ((needsPass && isFull) || cache.free < prefixBlocks - known.length + ownBlocks) {
           for (const block of known) cache.release(block);
           break;
         }
         group.prefix = [...known, ...cache.take(prefixBlocks - known.length)];
-        group.cached = BLOCK * known.length;
-        rows += left;
-        if (left > 0) fresh.push(group);
-        else group.prefilled = true;
+        group.cached = cached;
+        group.computed = joins ? cached : shared;
+        group.prefilled = !needsPass;
+        if (joins) {
+          joined.rows += left + 1;
+          joined.sequences++;
+        }
+        if (needsPass) {
+          rows += left;
+          fresh.push(group);
+        }
       }
       if (cache.free < ownBlocks) break;
       running.push({
@@ -190,7 +221,7 @@ export function createEngine(
         sample: group.started,
         own: cache.take(ownBlocks),
         table: null,
-        position: shared,
+        position: group.computed,
         next: r.promptIds[shared],
         ids: [],
         logprobs: [],
@@ -201,15 +232,47 @@ export function createEngine(
         raw: null,
         stuck: false,
       });
+      uneven = true;
       group.started++;
       if (group.started === (r.n ?? 1)) queue.shift();
     }
     return fresh;
   }
 
+  /**
+   * Whether a sequence of so many rows may join a step in which `joined` do. A thread runs all rows of a sequence, one
+   * after another in each layer; all that join fit into one thread's rows, so that they can be dealt out.
+   */
+  function mayJoin(rows: number, joined: { readonly rows: number; readonly sequences: number }): boolean {
+    const several = joined.rows + rows;
+    const [fewest] = device.shares(running.length - joined.sequences + several);
+    return several <= fewest;
+  }
+
   /** Blocks of the prompt that a sample uses as they are: whole ones; where there is one sample, the last one too. */
   function sharedBlocks({ r, shared }: Group): number {
     return (r.n ?? 1) === 1 ? blocksFor(shared) : Math.floor(shared / BLOCK);
+  }
+
+  /**
+   * Orders the sequences so that the threads, of which each runs as many neighbouring rows, read equally many keys and
+   * values, and no sequence's rows are parted.
+   */
+  function deal(): void {
+    const total = running.reduce((sum, s) => sum + rowsOf(s), 0);
+    const parts = device.shares(total).map((room) => ({ room, positions: 0, dealt: [] as Sequence[] }));
+    // The longest first, each to the thread with least so far; before them those of several rows.
+    const order = [...running].sort((a, b) => rowsOf(b) - rowsOf(a) || b.position - a.position);
+    for (const s of order) {
+      const open = parts.filter(({ room }) => rowsOf(s) <= room);
+      const least = open.reduce((a, b) => (b.positions < a.positions ? b : a));
+      least.dealt.push(s);
+      least.room -= rowsOf(s);
+      least.positions += s.position;
+    }
+    running = parts.flatMap(({ dealt }) => dealt);
+    // Those of several rows have one each from the next step on.
+    uneven = order.length > 0 && rowsOf(order[0]) > 1;
   }
 
   /** Gives sequences whose prompt is ready their block tables; a last block that several would write to is copied. */
@@ -271,12 +334,44 @@ export function createEngine(
     }
   }
 
+  /** One step of the sequences: the logits of all rows, and what was drawn from each sequence's last row. */
+  function decode(ready: readonly ReadySequence[]): { drawn: Drawn[]; logits: Tensor } {
+    const rows: DecodeRow[] = [];
+    const sampling: Sampling[] = [];
+    const lastRows: number[] = [];
+    for (const s of ready) {
+      const { table, group } = s;
+      let { position } = s;
+      for (; position < group.shared; position++) {
+        rows.push({ next: group.r.promptIds[position], position, table });
+        sampling.push(UNUSED);
+      }
+      lastRows.push(rows.length);
+      rows.push({ next: s.next, position, table });
+      sampling.push(samplingOf(s));
+    }
+    const { sampled, logits } = decoder.step(rows, sampling);
+    for (const s of ready) {
+      const { r, shared } = s.group;
+      if (s.position >= shared) continue;
+      s.position = shared;
+      cache.remember(r.promptIds.slice(0, shared), s.table);
+    }
+    const drawn = lastRows.map((row) => ({
+      row,
+      id: sampled.tokens[row],
+      logprob: sampled.logprobs[row],
+      samplingLogprob: sampled.samplingLogprobs[row],
+    }));
+    return { drawn, logits };
+  }
+
   /** Keeps the logits that are reported on, and draws again where controls have a say. */
-  function steer(logits: Tensor, ready: readonly ReadySequence[], sampled: Sampled): void {
+  function steer(logits: Tensor, ready: readonly ReadySequence[], all: Drawn[]): void {
     const guided: number[] = [];
     ready.forEach((s, i) => {
       if (!s.control && !s.group.r.topLogprobs) return;
-      const row = rowOf(device, logits, i);
+      const row = rowOf(device, logits, all[i].row);
       s.raw ??= new Float32Array(row.length);
       s.raw.set(row);
       if (s.control) guided.push(i);
@@ -290,9 +385,9 @@ export function createEngine(
       const [s, i] = [ready[guided[k]], guided[k]];
       s.stuck = drawn === null;
       if (!drawn) return;
-      sampled.tokens[i] = drawn.id;
-      sampled.logprobs[i] = logprobOf(s.raw as Float32Array, drawn.id);
-      sampled.samplingLogprobs[i] = drawn.samplingLogprob;
+      all[i].id = drawn.id;
+      all[i].logprob = logprobOf(s.raw as Float32Array, drawn.id);
+      all[i].samplingLogprob = drawn.samplingLogprob;
     });
   }
 
@@ -303,7 +398,7 @@ export function createEngine(
   }
 
   /** Takes up a sampled token; gives the completion where it ends the sequence. */
-  function take(s: Sequence, id: number, logprob: number, samplingLogprob: number): Completion | null {
+  function take(s: Sequence, { id, logprob, samplingLogprob }: Drawn): Completion | null {
     const { r } = s.group;
     if (Number.isNaN(logprob)) {
       throw new RetortError(
@@ -336,7 +431,7 @@ export function createEngine(
     submit(r) {
       checkRequest(r, config, maxLength);
       const shared = r.promptIds.length - 1;
-      const fresh = { prefix: null, cached: 0, prefilled: false, started: 0, forked: 0 };
+      const fresh = { prefix: null, cached: 0, computed: 0, prefilled: false, started: 0, forked: 0 };
       queue.push({ request: requests, r, shared, ...fresh });
       return requests++;
     },
@@ -345,6 +440,7 @@ export function createEngine(
       queue = queue.filter((g) => g.request !== request);
       const leaving = running.filter((s) => s.group.request === request);
       running = running.filter((s) => s.group.request !== request);
+      uneven = true;
       for (const s of leaving) {
         groups.add(s.group);
         releaseSequence(s);
@@ -359,29 +455,28 @@ export function createEngine(
     },
     maxLength,
     step() {
-      if (mayAdmit()) {
-        const fresh = admit();
-        if (fresh.length > 0) prefill(fresh);
-        fork();
-      }
-      const ready = running.filter((s): s is ReadySequence => s.table !== null);
-      if (ready.length === 0) return { tokens: [], finished: [] };
-      const { sampled, logits } = decoder.step(ready, ready.map(samplingOf));
-      steer(logits, ready, sampled);
+      const fresh = admit();
+      if (fresh.length > 0) prefill(fresh);
+      fork();
+      if (running.length === 0) return { tokens: [], finished: [] };
+      if (uneven) deal();
+      const ready = running as ReadySequence[];
+      const { drawn, logits } = decode(ready);
+      steer(logits, ready, drawn);
       const tokens: TokenEvent[] = [];
       const finished: Completion[] = [];
       const gone = new Set<Sequence>();
       try {
         ready.forEach((s, i) => {
-          const { tokens: ids, logprobs, samplingLogprobs } = sampled;
           const { group, raw } = s;
           let completion: Completion | null;
           if (s.stuck) completion = completionOf(s, textOf(group.r, s.ids), 'dead-end');
           else {
             const top = raw ? topLogprobs(raw, group.r.topLogprobs ?? 0) : [];
             const { request, cached: cachedTokens } = group;
-            tokens.push({ request, sample: s.sample, id: ids[i], logprob: logprobs[i], top, cachedTokens });
-            completion = take(s, ids[i], logprobs[i], samplingLogprobs[i]);
+            const { id, logprob } = drawn[i];
+            tokens.push({ request, sample: s.sample, id, logprob, top, cachedTokens });
+            completion = take(s, drawn[i]);
           }
           if (!completion) return;
           finished.push(completion);
@@ -390,7 +485,10 @@ export function createEngine(
         });
       } finally {
         // What has ended is let go of once, also where a sequence after it throws and all are cancelled.
-        if (gone.size > 0) running = running.filter((s) => !gone.has(s));
+        if (gone.size > 0) {
+          running = running.filter((s) => !gone.has(s));
+          uneven = true;
+        }
       }
       return { tokens, finished };
     },

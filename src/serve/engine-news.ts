@@ -1,15 +1,16 @@
 // What the engine's thread has to tell: tokens are gathered, so that a message holds several steps of several samples.
 //
 // First tokens and ends are waited for by someone and leave soon; the tokens between are read slower than they come, and
-// a message for each would cost more than the step of a small model.
+// a message for each would cost more than the step of a small model. Where many samples run, each has its own turn: all
+// at once would take a core from the engine for as long as a step takes, and every thread of the engine waits for it.
 import type { TopLogprobs } from '../rollout/steer.js';
 import type { EngineLoad, FromEngine, SampleEnd, SampleTokens, WorkFailure } from './engine-messages.js';
 
-/** News wait so long at most. */
+/** From one message to the next. */
 const SOON_MS = 10;
-/** Where many samples run, each message takes a core from the engine: urgent ones wait so long, others so long. */
+/** Where many samples run, each message takes a core from the engine: then so long, and tokens after the first wait longer. */
 const MANY_SAMPLES = 16;
-const URGENT_MS = 40;
+const MANY_SOON_MS = 20;
 const LATER_MS = 80;
 
 /** A sample that there is news of. */
@@ -18,8 +19,8 @@ export interface NewsOf {
   readonly sample: number;
   /** Tokens that nobody has been told of. */
   tokens: SampleTokens | null;
-  /** Whether its first token was told. */
-  begun: boolean;
+  /** When it was last told of, milliseconds of `performance.now`; before its first token 0. */
+  told: number;
   /** Tokens of the prompt that the cache held; known with the first token. */
   cached: number;
 }
@@ -40,24 +41,23 @@ export function createNews(send: (message: FromEngine) => void): News {
   let ends: SampleEnd[] = [];
   let failed: WorkFailure[] = [];
   let told: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
-  let lastSoon = 0;
-  let lastAll = 0;
+  let last = 0;
 
   function tokensOf(of: NewsOf): SampleTokens {
     if (of.tokens) return of.tokens;
     waiting.add(of);
-    if (!of.begun) urgent.add(of);
-    of.begun = true;
+    if (of.told === 0) urgent.add(of);
     of.tokens = { id: of.id, sample: of.sample, ids: [], logprobs: [], top: [], cached: of.cached };
     return of.tokens;
   }
 
-  function take(from: Iterable<NewsOf>): SampleTokens[] {
+  function take(from: Iterable<NewsOf>, now: number): SampleTokens[] {
     const tokens: SampleTokens[] = [];
     for (const of of from) {
       waiting.delete(of);
       if (of.tokens) tokens.push(of.tokens);
       of.tokens = null;
+      of.told = now;
     }
     return tokens;
   }
@@ -82,22 +82,20 @@ export function createNews(send: (message: FromEngine) => void): News {
     tell(loadNow, running, rests) {
       const now = performance.now();
       const many = running >= MANY_SAMPLES;
-      const all = rests || now - lastAll >= (many ? LATER_MS : SOON_MS);
-      if (!all && now - lastSoon < (many ? URGENT_MS : SOON_MS)) return;
+      if (!rests && now - last < (many ? MANY_SOON_MS : SOON_MS)) return;
       const load = loadNow();
       // That memory came or went, or that nothing runs any more, is news too.
       const changed =
         rests && (told.running + told.waiting !== load.running + load.waiting || told.bytes !== load.bytes);
-      const some =
-        (all ? waiting.size > 0 : false) || urgent.size > 0 || ends.length > 0 || failed.length > 0;
-      if (!some && !changed) return;
-      send({ type: 'news', tokens: take(all ? [...waiting] : urgent), ends, failed, load });
+      const patience = many && !rests ? LATER_MS : 0;
+      const due = [...waiting].filter((of) => urgent.has(of) || now - of.told >= patience);
+      if (due.length === 0 && ends.length === 0 && failed.length === 0 && !changed) return;
+      send({ type: 'news', tokens: take(due, now), ends, failed, load });
       urgent = new Set();
       ends = [];
       failed = [];
       told = load;
-      lastSoon = now;
-      if (all) lastAll = now;
+      last = now;
     },
   };
 }

@@ -111,7 +111,7 @@ function submit(order: WorkOrder): void {
     fail(id, new RetortError('bad-input', 'the model is not loaded any more'));
     return;
   }
-  const fresh = { tokens: null, begun: false, cached: 0 };
+  const fresh = { tokens: null, told: 0, cached: 0 };
   const samples = Array.from({ length: n }, (_, sample) => ({ id, sample, ...fresh }));
   const work: Work = { order, lane, n, number: null, open: n, controls: [], samples };
   works.set(id, work);

@@ -276,7 +276,7 @@ export class Device {
    */
   record<T>(rows: number, body: () => T): Recording<T> {
     if (this.#chain) throw new RetortError('bad-kernel', 'a recording within a recording');
-    const parts = Math.max(1, Math.min(this.threads, rows));
+    const parts = this.shares(rows).length;
     const lists: Int32Array[][] = [];
     this.#chain = { rows, parts, lists };
     try {
@@ -287,6 +287,15 @@ export class Device {
       this.#chain = null;
       this.#forget();
     }
+  }
+
+  /** How many of so many rows each thread runs of a recording, in order. */
+  shares(rows: number): number[] {
+    const parts = Math.max(1, Math.min(this.threads, rows));
+    return Array.from(
+      { length: parts },
+      (_, part) => P.partStart(rows, parts, part + 1) - P.partStart(rows, parts, part),
+    );
   }
 
   /** Runs what was collected, with what its buffers hold now. */
