@@ -47,22 +47,19 @@ export async function benchServe(o: BenchServeOptions): Promise<{ result: object
     const dir = o.model ?? writeBenchModel(join(folder, 'model'), o.tokens);
     const most = Math.max(...o.clients);
     const prompts = promptsOf(dir);
-    const alone = new Map<number, number>();
-    for (const clients of o.clients) {
-      say(`the engine alone, ${clients} sequences at once`);
-      alone.set(clients, await engineSpeed(dir, clients, prompts, o));
-    }
     const server = await startProcess(dir, folder, most, o.threads);
     const results: Served[] = [];
     try {
       const expected = await greedyAlone(server.url, prompts, o.tokens);
       for (const clients of o.clients) {
+        // Before and after, since a machine that others use as well is not equally fast at all times.
+        const before = await engineSpeed(dir, clients, prompts, o);
         say(`${clients} clients for ${o.seconds} s`);
         const load = await runLoad({
           ...{ url: server.url, model: 'bench', clients, seconds: o.seconds, tokens: o.tokens },
           ...{ prompts, expected },
         });
-        const engineTokensPerSecond = alone.get(clients) as number;
+        const engineTokensPerSecond = (before + (await engineSpeed(dir, clients, prompts, o))) / 2;
         const perHour = load.tokensPerSecond * 3600;
         results.push({
           ...load,
@@ -114,6 +111,7 @@ async function engineSpeed(
   prompts: readonly (readonly number[])[],
   o: BenchServeOptions,
 ): Promise<number> {
+  say(`the engine alone, ${sequences} sequences at once`);
   const device = createDevice({ threads: o.threads });
   try {
     const policy = loadPolicy(dir, device, { trainable: false });

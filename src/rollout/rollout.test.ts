@@ -96,6 +96,50 @@ test('a completion is the same alone, in a batch of 256, as a later sample, and 
   }
 });
 
+test('a short prompt joins the step of those that run, and gives what it gives by a pass of its own', async () => {
+  const fresh = (i: number): GenerateRequest => ({
+    promptIds: Array.from({ length: 2 + i }, (_, j) => (i * 5 + j * 3) % 23),
+    maxTokens: 9,
+    seed: 3,
+    problem: i,
+  });
+  for (const threads of [1, 2, 3]) {
+    const device = createDevice({ threads });
+    const policy = tinyPolicy(device);
+    const engine = createEngine(policy, { maxSequences: 40 });
+    for (const r of mixedRequests(24, 1)) engine.submit({ ...r, maxTokens: 60 });
+    const ended = new Map<number, Completion>();
+    const step = () => {
+      const result = engine.step();
+      for (const c of result.finished) ended.set(c.request, c);
+      return result;
+    };
+    step();
+    const requests = new Map<number, number>();
+    for (let i = 0; i < 6; i++) {
+      const request = engine.submit(fresh(i));
+      requests.set(request, i);
+      const launches = device.launches;
+      const { tokens } = step();
+      assert.ok(tokens.some((t) => t.request === request));
+      // One forward pass, where it is not a recording that runs again.
+      const passed = device.launches - launches;
+      device.stepwise = true;
+      const before = device.launches;
+      step();
+      assert.ok(passed <= device.launches - before, `${passed} launches`);
+      device.stepwise = false;
+    }
+    while (engine.busy) step();
+    engine.close();
+    for (const [request, i] of requests) {
+      const [[alone]] = await complete(policy, [{ ...fresh(i), n: 2 }], 2);
+      assert.deepEqual(essence(ended.get(request) as Completion), essence(alone), `${threads} threads, ${i}`);
+    }
+    await device.close();
+  }
+});
+
 for (const [name, kind] of Object.entries(tinyKinds))
   test(`${name}: log-probabilities agree with a full forward pass, at temperature 1 and at the sampling temperature`, () =>
     checkLogprobs(kind));
