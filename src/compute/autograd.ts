@@ -77,6 +77,14 @@ export class Tape {
     return true;
   }
 
+  /** Gives t's gradient the memory of t itself, which nobody reads any more. Returns false where t has one already. */
+  replace(t: Tensor): boolean {
+    if (this.#gradients.has(t)) return false;
+    this.#gradients.set(t, t);
+    this.#holders.set(t, 1);
+    return true;
+  }
+
   /** Runs the backward steps in reverse and empties the tape. Seeds were given through `contribute`. */
   backward(): void {
     for (let i = this.#steps.length - 1; i >= 0; i--) {

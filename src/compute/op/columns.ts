@@ -3,12 +3,23 @@ import type { Builder, I32 } from '../kernel/builder.js';
 
 /** Columns of one item: a cache line, and a multiple of every target's lanes. */
 export const COLUMN_CHUNK = 16;
+/** Vectors of columns that are summed up side by side: of each row so many neighbouring lines are read. */
+const VECTORS = 4;
 
-/** Calls body for each vector of columns of the items; n columns in all. */
-export function columnChunks(b: Builder, n: I32, body: (column: I32, count: I32 | undefined) => void): void {
-  b.items((item) => {
-    const start = b.mul(item, COLUMN_CHUNK);
-    const width = b.min(b.sub(n, start), COLUMN_CHUNK);
-    b.vectors(width, (i, count) => body(b.add(start, i), count));
-  });
+/** A vector of columns: the first, and how many there are where that is not a whole vector. */
+export interface Columns {
+  readonly at: I32;
+  readonly count?: I32;
+}
+
+/** Calls body for the columns of the items, several vectors at once where there are so many; n columns in all. */
+export function columnChunks(b: Builder, n: I32, body: (columns: readonly Columns[]) => void): void {
+  const start = b.mul(b.begin, COLUMN_CHUNK);
+  const end = b.min(n, b.mul(b.end, COLUMN_CHUNK));
+  const width = VECTORS * b.lanes;
+  const whole = b.sub(end, b.rem(b.sub(end, start), width));
+  b.loop(start, whole, width, (at) =>
+    body(Array.from({ length: VECTORS }, (_, v) => ({ at: b.add(at, v * b.lanes) }))),
+  );
+  b.vectors(b.sub(end, whole), (i, count) => body([{ at: b.add(whole, i), count }]));
 }

@@ -22,12 +22,17 @@ function addBiasKernel(target: TargetInfo): Kernel {
 /** db += sum over rows of dy, rows in order. An item is a chunk of columns. */
 function biasGradientKernel(target: TargetInfo): Kernel {
   return buildKernel('bias-gradient', target, { dy: 'f32*', db: 'f32*', rows: 'i32', n: 'i32' }, (b, p) => {
-    columnChunks(b, p.n, (column, count) => {
-      const sum = b.variable(b.loadVec(p.db, column, count));
+    columnChunks(b, p.n, (columns) => {
+      const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.db, at, count)));
       b.loop(0, p.rows, 1, (row) => {
-        sum.set(b.add(sum.get(), b.loadVec(p.dy, b.add(b.mul(row, p.n), column), count)));
+        const start = b.mul(row, p.n);
+        columns.forEach(({ at, count }, i) => {
+          sums[i].set(b.add(sums[i].get(), b.loadVec(p.dy, b.add(start, at), count)));
+        });
       });
-      b.store(p.db, column, sum.get(), count);
+      columns.forEach(({ at, count }, i) => {
+        b.store(p.db, at, sums[i].get(), count);
+      });
     });
   });
 }

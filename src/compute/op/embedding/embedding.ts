@@ -25,11 +25,15 @@ export function scatterAddKernel(target: TargetInfo): Kernel {
     target,
     { dy: 'f32*', index: 'i32*', table: 'f32*', rows: 'i32', d: 'i32' },
     (b, p) => {
-      columnChunks(b, p.d, (column, count) => {
+      columnChunks(b, p.d, (columns) => {
         b.loop(0, p.rows, 1, (row) => {
-          const to = b.add(b.mul(b.loadInt(p.index, row), p.d), column);
-          const from = b.add(b.mul(row, p.d), column);
-          b.store(p.table, to, b.add(b.loadVec(p.table, to, count), b.loadVec(p.dy, from, count)), count);
+          const entry = b.mul(b.loadInt(p.index, row), p.d);
+          const start = b.mul(row, p.d);
+          for (const { at, count } of columns) {
+            const to = b.add(entry, at);
+            const dy = b.loadVec(p.dy, b.add(start, at), count);
+            b.store(p.table, to, b.add(b.loadVec(p.table, to, count), dy), count);
+          }
         });
       });
     },

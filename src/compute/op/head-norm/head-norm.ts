@@ -74,17 +74,21 @@ function weightGradientKernel(target: TargetInfo): Kernel {
     target,
     { kept: 'f32*', scale: 'f32*', dy: 'f32*', dw: 'f32*', rows: 'i32', ...part },
     (b, p) => {
-      columnChunks(b, p.n, (column, count) => {
-        const sum = b.variable(b.loadVec(p.dw, column, count));
+      columnChunks(b, p.n, (columns) => {
+        const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.dw, at, count)));
         b.loop(0, p.rows, 1, (row) => {
           eachHead(b, p, row, (start, index) => {
-            const kept = b.loadVec(p.kept, b.add(b.mul(index, p.n), column), count);
-            const x = b.mul(kept, b.splat(b.load(p.scale, index)));
-            const dy = b.loadVec(p.dy, b.add(start, column), count);
-            sum.set(b.mulAdd(x, dy, sum.get()));
+            const keptStart = b.mul(index, p.n);
+            const scale = b.splat(b.load(p.scale, index));
+            columns.forEach(({ at, count }, i) => {
+              const x = b.mul(b.loadVec(p.kept, b.add(keptStart, at), count), scale);
+              sums[i].set(b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sums[i].get()));
+            });
           });
         });
-        b.store(p.dw, column, sum.get(), count);
+        columns.forEach(({ at, count }, i) => {
+          b.store(p.dw, at, sums[i].get(), count);
+        });
       });
     },
   );

@@ -63,14 +63,19 @@ function weightGradientKernel(target: TargetInfo): Kernel {
     target,
     { x: 'f32*', scale: 'f32*', dy: 'f32*', dw: 'f32*', rows: 'i32', n: 'i32' },
     (b, p) => {
-      columnChunks(b, p.n, (column, count) => {
-        const sum = b.variable(b.loadVec(p.dw, column, count));
+      columnChunks(b, p.n, (columns) => {
+        const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.dw, at, count)));
         b.loop(0, p.rows, 1, (row) => {
-          const at = b.add(b.mul(row, p.n), column);
-          const x = b.mul(b.loadVec(p.x, at, count), b.splat(b.load(p.scale, row)));
-          sum.set(b.mulAdd(x, b.loadVec(p.dy, at, count), sum.get()));
+          const start = b.mul(row, p.n);
+          const scale = b.splat(b.load(p.scale, row));
+          columns.forEach(({ at, count }, i) => {
+            const x = b.mul(b.loadVec(p.x, b.add(start, at), count), scale);
+            sums[i].set(b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sums[i].get()));
+          });
         });
-        b.store(p.dw, column, sum.get(), count);
+        columns.forEach(({ at, count }, i) => {
+          b.store(p.dw, at, sums[i].get(), count);
+        });
       });
     },
   );

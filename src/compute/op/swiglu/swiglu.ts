@@ -28,8 +28,9 @@ function swigluKernel(target: TargetInfo): Kernel {
   });
 }
 
+/** x becomes its own gradient. */
 function swigluBackwardKernel(target: TargetInfo): Kernel {
-  return buildKernel('swiglu-backward', target, { x: 'f32*', dy: 'f32*', dx: 'f32*', n: 'i32' }, (b, p) => {
+  return buildKernel('swiglu-backward', target, { x: 'f32*', dy: 'f32*', n: 'i32' }, (b, p) => {
     b.items((row) => {
       const from = b.mul(row, p.n);
       const to = b.mul(from, 2);
@@ -42,14 +43,17 @@ function swigluBackwardKernel(target: TargetInfo): Kernel {
         const silu = b.mul(gate, s);
         // silu' = s + silu (1 - s)
         const slope = b.mulAdd(silu, b.sub(1, s), s);
-        b.store(p.dx, at, b.mul(b.mul(dy, up), slope), count);
-        b.store(p.dx, b.add(at, p.n), b.mul(dy, silu), count);
+        b.store(p.x, at, b.mul(b.mul(dy, up), slope), count);
+        b.store(p.x, b.add(at, p.n), b.mul(dy, silu), count);
       });
     });
   });
 }
 
-/** silu(gate) * up [rows, n] of x[rows, 2 n], whose rows hold gate and then up. x must have no other use. */
+/**
+ * silu(gate) * up [rows, n] of x[rows, 2 n], whose rows hold gate and then up. x must have no other use; in backward its
+ * gradient takes its memory.
+ */
 export function swiglu({ device, tape }: Context, x: Tensor): Tensor {
   const [rows, width] = matrixShape(x);
   if (width % 2 !== 0) throw refuse('bad-kernel', 'columns of swiglu', width, 'gate and up are as wide');
@@ -59,10 +63,10 @@ export function swiglu({ device, tape }: Context, x: Tensor): Tensor {
   tape?.record([y], () => {
     const dy = tape.arrived(y);
     if (!dy) return;
-    const dx = tape.contribute(x);
-    if (dx.accumulate) throw refuse('bad-kernel', 'swiglu input', 'used twice', 'use it once');
+    // Nobody reads x any more, and new memory for so large a gradient would be fetched before it is written.
+    if (!tape.replace(x)) throw refuse('bad-kernel', 'swiglu input', 'used twice', 'use it once');
     const kernel = device.kernel('swiglu-backward', swigluBackwardKernel);
-    device.launch(kernel, rows, [x, dy, dx.tensor], [n], ROW_GRAIN);
+    device.launch(kernel, rows, [x, dy], [n], ROW_GRAIN);
   });
   return y;
 }
