@@ -11,7 +11,7 @@ import { cautionsOf } from './grpo-objective.js';
 import { type GrpoOptions, type grpoOptions, roundsOf, settleGrpoOptions } from './grpo-options.js';
 import { type GrpoSample, sampleBatch } from './grpo-rollout.js';
 import { updatePolicy } from './grpo-update.js';
-import { finiteOnly, logLine } from './rollout.js';
+import { logLine } from './rollout.js';
 import {
   addStep,
   openRolloutRun,
@@ -79,17 +79,12 @@ async function* learn(
       }
       const seconds = (performance.now() - began) / 1000;
       state = { ...addStep(job, state, batch, update, seconds), rates: batch.rates };
-      const metrics = {
-        ...batch.metrics,
-        ...update.metrics,
-        ...paceMetrics(state, batch.tokens + update.trainedTokens, { seconds, rollout }),
-        ...(await run.measureAt(step)),
-      };
-      active.recordMetrics({ step, ...finiteOnly(metrics) });
-      active.recordCompletions(
-        batch.samples.slice(0, o.logCompletions).map((s) => logLine(step, s, { advantage: s.advantage })),
-      );
-      active.stepDone(step, state);
+      const pace = paceMetrics(state, batch.tokens + update.trainedTokens, { seconds, rollout });
+      const logged = batch.samples.slice(0, o.logCompletions);
+      const metrics = await run.endStep(step, state, {
+        metrics: { ...batch.metrics, ...update.metrics, ...pace },
+        completions: logged.map((s) => logLine(step, s, { advantage: s.advantage })),
+      });
       yield { step, steps: o.steps, metrics, samples: batch.samples };
     }
     return await run.finish(state, {});

@@ -17,7 +17,7 @@ import { type PpoOptions, type ppoOptions, settlePpoOptions } from './ppo-option
 import { type PpoSample, sampleBatch, told } from './ppo-rollout.js';
 import { updateActorCritic } from './ppo-update.js';
 import type { RunOptions } from './recorder.js';
-import { finiteOnly, logLine } from './rollout.js';
+import { logLine } from './rollout.js';
 import {
   addStep,
   openRolloutRun,
@@ -94,19 +94,12 @@ async function* learn(o: PpoOptions, input: PpoInput, setting: Setting): AsyncGe
       const seconds = (performance.now() - began) / 1000;
       const computed = { ...update, operations: batch.operations + update.operations };
       state = { ...addStep(job, state, batch, computed, seconds), episodes: state.episodes + o.batchSize };
-      const metrics = {
-        ...batch.metrics,
-        ...update.metrics,
-        episode: state.episodes,
-        eps: o.batchSize / seconds,
-        ...paceMetrics(state, batch.tokens + update.trainedTokens, { seconds, rollout }),
-        ...(await run.measureAt(step)),
-      };
-      active.recordMetrics({ step, ...finiteOnly(metrics) });
-      active.recordCompletions(
-        batch.samples.slice(0, o.logCompletions).map((s) => logLine(step, s, told(s))),
-      );
-      active.stepDone(step, state);
+      const episodes = { episode: state.episodes, eps: o.batchSize / seconds };
+      const pace = paceMetrics(state, batch.tokens + update.trainedTokens, { seconds, rollout });
+      const metrics = await run.endStep(step, state, {
+        metrics: { ...batch.metrics, ...update.metrics, ...episodes, ...pace },
+        completions: batch.samples.slice(0, o.logCompletions).map((s) => logLine(step, s, told(s))),
+      });
       yield { step, steps: o.steps, metrics, samples: batch.samples };
     }
     return await run.finish(state, { criticMemory: criticMemory(critic) });

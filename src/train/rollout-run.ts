@@ -8,7 +8,7 @@ import type { Accuracies } from './held-out.js';
 import { saveModel } from './options.js';
 import { loadPolicy } from './policy.js';
 import { type ActiveRun, openActiveRun, type RunOptions } from './recorder.js';
-import { generatingOperations, type Job, type ScoreRound } from './rollout.js';
+import { finiteOnly, generatingOperations, type Job, type ScoreRound } from './rollout.js';
 import { checkFit, promptTemplate } from './rollout-checks.js';
 import { accuracies, measureAt } from './rollout-evaluation.js';
 import type { RolloutOptions } from './rollout-options.js';
@@ -112,6 +112,13 @@ export function paceMetrics(
   };
 }
 
+/** What is recorded of a step. */
+export interface StepRecord {
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Completions as they are logged, of which the first few are kept. */
+  readonly completions: Iterable<unknown>;
+}
+
 /** A run that is open. */
 export interface RolloutRun<O extends RolloutOptions, State> {
   readonly active: ActiveRun<State>;
@@ -122,8 +129,11 @@ export interface RolloutRun<O extends RolloutOptions, State> {
   scoreOf(step: number): ScoreRound;
   /** The state to begin with, held-out accuracy measured. */
   measureBefore(): Promise<State>;
-  /** Metrics of held-out accuracy after a step; none where it is not due. */
-  measureAt(step: number): Promise<Record<string, number>>;
+  /**
+   * Ends a step: measures held-out accuracy where that is due, records metrics and completions, writes a checkpoint where
+   * that is due. A measurement that fails costs the run nothing but itself. Gives all metrics.
+   */
+  endStep(step: number, state: State, of: StepRecord): Promise<Record<string, number>>;
   /** Measures at the end, saves what is to be saved; `more` is what the loop has to tell beyond the others. */
   finish<More extends object>(state: State, more: More): Promise<RolloutSummary & More>;
   close(): void;
@@ -187,7 +197,20 @@ export function openRolloutRun<
       active.stepDone(startStep, measured);
       return measured;
     },
-    measureAt: (step) => measureAt(job, step, onEvaluation),
+    async endStep(step, state, { metrics, completions }) {
+      const record = (all: Readonly<Record<string, number>>) => {
+        active.recordMetrics({ step, ...finiteOnly(all) });
+        active.recordCompletions(completions);
+      };
+      const measured = await measureAt(job, step, onEvaluation).catch((error) => {
+        record(metrics);
+        return active.stoppedAt(step, state)(error);
+      });
+      const all = { ...metrics, ...measured };
+      record(all);
+      active.stepDone(step, state);
+      return all;
+    },
     async finish(state, more) {
       const after = o.evalEnds
         ? await accuracies(job, 'after', onEvaluation).catch(active.stoppedAt(o.steps, state))

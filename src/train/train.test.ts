@@ -404,6 +404,40 @@ test('an API that scoring cannot do without costs no step that was done, and the
   assert.deepEqual(weights(out), weights(whole));
 });
 
+test('an API that a measurement within the run cannot do without costs the measurement and nothing else', async () => {
+  const o = { steps: 4, seed: 6, saveEvery: 0, evalEnds: false, evalEvery: 2, evalProblems: 4 } as const;
+  const whole = join(folder, 'measured');
+  await reinforce({ ...o, out: whole });
+  const out = join(folder, 'unmeasured');
+  let measuring = false;
+  const gone = {
+    ...echo,
+    score(problem: { digit: number }, completion: string) {
+      if (measuring) throw new RetortError('network', 'the judge is gone');
+      return echo.score(problem, completion);
+    },
+  };
+  const onProgress = (stage: string) => {
+    measuring = stage === 'evaluation at step 2';
+  };
+  await assert.rejects(reinforce({ ...o, task: gone, out, onProgress }), /the judge is gone/);
+  await reinforce({ ...o, resume: out });
+  const weights = (dir: string) => readFileSync(join(dir, 'checkpoints', 'step-4', 'model.safetensors'));
+  assert.deepEqual(weights(out), weights(whole));
+  const metrics = (dir: string) => {
+    const lines = readFileSync(join(dir, 'metrics.jsonl'), 'utf8').trim().split('\n');
+    return lines.map((line) => JSON.parse(line) as Record<string, number>);
+  };
+  assert.deepEqual(
+    metrics(out).map(({ step, reward }) => [step, reward]),
+    metrics(whole).map(({ step, reward }) => [step, reward]),
+  );
+  assert.deepEqual(
+    metrics(out).map((m) => 'eval/pass1' in m),
+    [false, false, false, true],
+  );
+});
+
 test('a run that another process writes to is refused, the lock of one that is gone is not', async () => {
   const out = join(folder, 'locked');
   const o = { task: echo, steps: 2 } as const;
