@@ -1,6 +1,8 @@
 // Clients that keep a server busy: each streams one answer after another, and what they saw is summed up.
-import { request as httpRequest } from 'node:http';
+import { once } from 'node:events';
 import { connect } from 'node:net';
+import { Worker } from 'node:worker_threads';
+import type { HealthSeen, HealthWatch } from './bench-health.js';
 
 export interface LoadOptions {
   readonly url: string;
@@ -139,7 +141,6 @@ const WARM_SECONDS = 4;
 export async function runLoad(o: LoadOptions): Promise<LoadResult> {
   const firsts: number[] = [];
   const speeds: number[] = [];
-  const health: number[] = [];
   const errors: string[] = [];
   let [requests, tokens, compared, different, next] = [0, 0, 0, 0, 0];
   const began = performance.now() + 1000 * WARM_SECONDS;
@@ -173,24 +174,17 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
     connection.close();
   }
 
-  async function watchHealth(): Promise<void> {
-    while (performance.now() < end) {
-      const asked = performance.now();
-      const ok = await new Promise<boolean>((resolve) => {
-        httpRequest(`${o.url}/health`, (r) => {
-          r.resume();
-          r.on('end', () => resolve(r.statusCode === 200));
-        })
-          .on('error', () => resolve(false))
-          .end();
-      });
-      if (!ok) errors.push('/health did not answer');
-      if (asked > began) health.push(performance.now() - asked);
-      await new Promise((resolve) => setTimeout(resolve, HEALTH_EVERY_MS));
-    }
-  }
-
-  await Promise.all([watchHealth(), ...Array.from({ length: o.clients }, client)]);
+  const watch: HealthWatch = {
+    url: o.url,
+    skipMs: 1000 * WARM_SECONDS,
+    forMs: 1000 * (WARM_SECONDS + o.seconds),
+    everyMs: HEALTH_EVERY_MS,
+  };
+  const watcher = new Worker(new URL('./bench-health.js', import.meta.url), { workerData: watch });
+  const watched = once(watcher, 'message') as Promise<[HealthSeen]>;
+  const clients = Array.from({ length: o.clients }, client);
+  const [[{ took: health, failed }]] = await Promise.all([watched, ...clients]);
+  if (failed > 0) errors.push(`/health did not answer ${failed} times`);
   return {
     ...{ clients: o.clients, requests, tokens, seconds: o.seconds, tokensPerSecond: tokens / o.seconds },
     firstToken: { p50: quantile(firsts, 0.5), p99: quantile(firsts, 0.99) },

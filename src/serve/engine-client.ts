@@ -37,6 +37,11 @@ export interface EngineClient {
   close(): Promise<void>;
 }
 
+type News = Extract<FromEngine, { type: 'news' }>;
+
+/** News are handed on for so long at a stretch. */
+const TURN_MS = 2;
+
 interface Pending {
   readonly listener: WorkListener;
   open: number;
@@ -50,6 +55,8 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
   });
   const pending = new Map<number, Pending>();
   const loading = new Map<number, { resolve(info: EngineInfo): void; reject(error: Error): void }>();
+  /** News that nobody has been told of, in order. */
+  let undelivered: (() => void)[] = [];
   let next = 0;
   let outstanding = 0;
   let load: EngineLoad = { running: 0, waiting: 0, generatedTokens: 0, bytes: 0 };
@@ -72,6 +79,34 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
     entry.listener.onFailed(why);
   }
 
+  function tellEnd(end: SampleEnd): void {
+    const entry = pending.get(end.id);
+    if (!entry) return;
+    done(end.id, 1);
+    entry.listener.onEnd(end);
+  }
+
+  function deliver({ tokens, ends, failed }: News): void {
+    const resting = undelivered.length === 0;
+    for (const some of tokens) undelivered.push(() => pending.get(some.id)?.listener.onTokens(some));
+    for (const end of ends) undelivered.push(() => tellEnd(end));
+    for (const { id, message: why, stack } of failed)
+      undelivered.push(() => fail(id, stack === null ? why : Object.assign(new Error(why), { stack })));
+    if (resting) deliverSome();
+  }
+
+  /** Writing to many clients takes long; others of the event loop, /health among them, have a turn in between. */
+  function deliverSome(): void {
+    const until = performance.now() + TURN_MS;
+    let told = 0;
+    try {
+      while (told < undelivered.length && performance.now() < until) undelivered[told++]();
+    } finally {
+      undelivered = undelivered.slice(told);
+      if (undelivered.length > 0) setImmediate(deliverSome);
+    }
+  }
+
   port.on('message', (message: FromEngine) => {
     switch (message.type) {
       case 'loaded':
@@ -87,15 +122,7 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
         return;
       case 'news':
         load = message.load;
-        for (const tokens of message.tokens) pending.get(tokens.id)?.listener.onTokens(tokens);
-        for (const end of message.ends) {
-          const entry = pending.get(end.id);
-          if (!entry) continue;
-          done(end.id, 1);
-          entry.listener.onEnd(end);
-        }
-        for (const { id, message: why, stack } of message.failed)
-          fail(id, stack === null ? why : Object.assign(new Error(why), { stack }));
+        deliver(message);
     }
   });
 
