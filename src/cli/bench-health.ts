@@ -24,7 +24,7 @@ function ask(): Promise<boolean> {
   return new Promise((resolve) => {
     httpRequest(`${url}/health`, (r) => {
       r.resume();
-      r.on('end', () => resolve(r.statusCode === 200));
+      r.on('close', () => resolve(r.complete && r.statusCode === 200));
     })
       .on('error', () => resolve(false))
       .end();

@@ -1,4 +1,7 @@
-// One token more for each of several sequences: launches recorded once for so many rows, and run again each step.
+// The next rows of several sequences: launches recorded once for so many rows, and run again each step.
+//
+// Threads do not wait for each other within a recording. A row reads what rows before it of its own sequence store in the
+// same step, so whoever orders the rows keeps those of a sequence together, within one thread's share (Device.shares).
 
 import type { Recording } from '../compute/device/device.js';
 import { type AttentionPlan, fillRows, planRows } from '../compute/op/attention/attention.js';
@@ -16,7 +19,7 @@ import type { Tensor } from '../compute/tensor.js';
 import { forward, type Llama, packWeights } from '../model/llama.js';
 import { attendCached, type KvCache } from './kv-cache.js';
 
-/** A sequence's next row. */
+/** A row: the next of its sequence, or one of several that follow one another. */
 export interface DecodeRow {
   /** The token that goes in. */
   readonly next: number;
@@ -26,7 +29,7 @@ export interface DecodeRow {
 }
 
 export interface Decoder {
-  /** Runs one row of each sequence, at least one, and draws a token for each. */
+  /** Runs rows, at least one, and draws a token from each. */
   step(rows: readonly DecodeRow[], sampling: readonly Sampling[]): Decoded;
 }
 
@@ -100,8 +103,8 @@ export function createDecoder(llama: Llama, cache: KvCache): Decoder {
       const longest = POSITIONS * Math.ceil((last + 1) / POSITIONS);
       const mark = device.mark();
       try {
-        // Rows do not depend on each other, so threads need not wait between the operations; but where the weights are
-        // large and the rows few, threads do better to share the weights.
+        // Rows of different threads do not depend on each other, so threads need not wait between the operations; but where
+        // the weights are large and the rows few, threads do better to share the weights.
         if (weightBytes > WEIGHTS_NEAR && rows.length < ROWS_EACH * device.threads)
           return read(launch(rows, how, longest));
         packWeights(llama);

@@ -124,6 +124,9 @@ interface Drawn {
 /** For rows from which nothing is taken. */
 const UNUSED: Sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, random: 0 };
 
+/** Rows of prompts that join a step at most: each takes a row of logits, and is attended for on its own. */
+const JOINING = 32;
+
 /** Rows of a sequence's next step: what of its prompt is missing in the cache, and the token from which it goes on. */
 function rowsOf({ group, position }: Sequence): number {
   return Math.max(0, group.shared - position) + 1;
@@ -147,9 +150,9 @@ export function createEngine(
   let generatedTokens = 0;
   /** Whether sequences have come or gone since they were dealt out to the threads. */
   let uneven = false;
-  /** Steps since queued requests were looked at, and when that was. */
+  /** Steps since the last pass for prompts, and when that was. */
   let steps = 0;
-  let admitted = 0;
+  let passed = 0;
 
   /** @throws RetortError bad-input where the bytes do not hold one sequence */
   function blocksWithin(bytes: number | undefined): number {
@@ -171,12 +174,7 @@ export function createEngine(
 
   /** Passes for prompts hold up the samples that run; where many do, prompts wait a few steps and come together. */
   function mayPass(): boolean {
-    steps++;
-    const now = performance.now();
-    if (running.length >= MANY && steps < ADMISSION_STEPS && now - admitted < ADMISSION_MS) return false;
-    steps = 0;
-    admitted = now;
-    return true;
+    return running.length < MANY || ++steps >= ADMISSION_STEPS || performance.now() - passed >= ADMISSION_MS;
   }
 
   /** Starts queued samples while there is room; gives the groups whose prompt must be computed now. */
@@ -192,10 +190,12 @@ export function createEngine(
       // The last token is written at most at limit - 2: what is sampled there is not fed back.
       const ownBlocks = blocksFor(limitOf(r)) - sharedBlocks(group);
       if (!group.prefix) {
+        // What is too long to join waits without a look at what is known of it.
+        if (!passing && !((r.n ?? 1) === 1 && shared < JOINING)) break;
         const known = cache.takeKnown(r.promptIds, Math.floor(shared / BLOCK));
         const cached = BLOCK * known.length;
         const left = shared - cached;
-        const joins = left > 0 && (r.n ?? 1) === 1 && mayJoin(left + 1, joined);
+        const joins = left > 0 && (r.n ?? 1) === 1 && fresh.length === 0 && mayJoin(left + 1, joined);
         const needsPass = left > 0 && !joins;
         const isFull = !passing || (fresh.length > 0 && rows + left > prefillTokens);
         if ((needsPass && isFull) || cache.free < prefixBlocks - known.length + ownBlocks) {
@@ -236,17 +236,22 @@ export function createEngine(
       group.started++;
       if (group.started === (r.n ?? 1)) queue.shift();
     }
+    if (fresh.length > 0) {
+      steps = 0;
+      passed = performance.now();
+    }
     return fresh;
   }
 
   /**
-   * Whether a sequence of so many rows may join a step in which `joined` do. A thread runs all rows of a sequence, one
-   * after another in each layer; all that join fit into one thread's rows, so that they can be dealt out.
+   * Whether a sequence of so many rows may join a step in which `joined` do. A thread runs all rows of a sequence, since
+   * in each layer later ones read what earlier ones stored; all that join fit into one thread's rows, so that they can be
+   * dealt out.
    */
   function mayJoin(rows: number, joined: { readonly rows: number; readonly sequences: number }): boolean {
     const several = joined.rows + rows;
     const [fewest] = device.shares(running.length - joined.sequences + several);
-    return several <= fewest;
+    return several <= Math.min(fewest, JOINING);
   }
 
   /** Blocks of the prompt that a sample uses as they are: whole ones; where there is one sample, the last one too. */
@@ -268,11 +273,11 @@ export function createEngine(
       const least = open.reduce((a, b) => (b.positions < a.positions ? b : a));
       least.dealt.push(s);
       least.room -= rowsOf(s);
-      least.positions += s.position;
+      least.positions += rowsOf(s) * (s.position + rowsOf(s));
     }
     running = parts.flatMap(({ dealt }) => dealt);
     // Those of several rows have one each from the next step on.
-    uneven = order.length > 0 && rowsOf(order[0]) > 1;
+    uneven = rowsOf(order[0]) > 1;
   }
 
   /** Gives sequences whose prompt is ready their block tables; a last block that several would write to is copied. */
@@ -460,6 +465,7 @@ export function createEngine(
       fork();
       if (running.length === 0) return { tokens: [], finished: [] };
       if (uneven) deal();
+      // Every sequence has its blocks now; a step that threw leaves nothing but requests to cancel.
       const ready = running as ReadySequence[];
       const { drawn, logits } = decode(ready);
       steer(logits, ready, drawn);

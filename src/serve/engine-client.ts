@@ -129,6 +129,7 @@ export function startEngine(options: EngineThreadOptions): EngineClient {
   const died = new Promise<Error>((resolve) => {
     const end = (error: Error) => {
       dead ??= error;
+      for (const tell of undelivered.splice(0)) tell();
       for (const id of [...pending.keys()]) fail(id, dead);
       for (const { reject } of loading.values()) reject(dead);
       loading.clear();

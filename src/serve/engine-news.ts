@@ -62,6 +62,14 @@ export function createNews(send: (message: FromEngine) => void): News {
     return tokens;
   }
 
+  /** Who is urgent, and of the others who has waited long, so many that all have had their turn in LATER_MS. */
+  function inTurn(now: number, running: number): NewsOf[] {
+    const turns = Math.ceil((running * (now - last)) / LATER_MS);
+    const late = [...waiting].filter((of) => !urgent.has(of) && now - of.told >= LATER_MS);
+    late.sort((a, b) => a.told - b.told);
+    return [...[...urgent].filter((of) => waiting.has(of)), ...late.slice(0, turns)];
+  }
+
   return {
     token(of, id) {
       tokensOf(of).ids.push(id);
@@ -87,8 +95,7 @@ export function createNews(send: (message: FromEngine) => void): News {
       // That memory came or went, or that nothing runs any more, is news too.
       const changed =
         rests && (told.running + told.waiting !== load.running + load.waiting || told.bytes !== load.bytes);
-      const patience = many && !rests ? LATER_MS : 0;
-      const due = [...waiting].filter((of) => urgent.has(of) || now - of.told >= patience);
+      const due = many && !rests ? inTurn(now, running) : [...waiting];
       if (due.length === 0 && ends.length === 0 && failed.length === 0 && !changed) return;
       send({ type: 'news', tokens: take(due, now), ends, failed, load });
       urgent = new Set();

@@ -2,6 +2,7 @@
 //
 // A model that replaces another runs beside it until the old one's requests have ended, so that each answer is one
 // model's.
+import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createDevice } from '../compute/device/device.js';
 import { RetortError } from '../errors.js';
@@ -49,6 +50,23 @@ interface Model {
   retired: boolean;
 }
 
+/** How far the threads that compute stand back: a third of the weight of others where a core is contended. */
+const NICE = 5;
+
+/**
+ * Where cores are fewer than threads, the one that answers goes before those that compute, which never rest. On Linux
+ * this is a matter of the thread that says it, and of those that it starts.
+ */
+function standBack(): void {
+  if (process.platform !== 'linux') return;
+  try {
+    setPriority(Math.min(19, getPriority() + NICE));
+  } catch {
+    // Where the system does not allow it, answers wait some milliseconds longer.
+  }
+}
+
+standBack();
 const { port, options } = workerData as { port: MessagePort; options: EngineThreadOptions };
 const device = createDevice({ threads: options.threads });
 const models = new Map<number, Model>();

@@ -131,7 +131,8 @@ export interface RolloutRun<O extends RolloutOptions, State> {
   measureBefore(): Promise<State>;
   /**
    * Ends a step: measures held-out accuracy where that is due, records metrics and completions, writes a checkpoint where
-   * that is due. A measurement that fails costs the run nothing but itself. Gives all metrics.
+   * that is due. Where an API fails that the measurement needs, the step is in a checkpoint before the run ends. Gives all
+   * metrics.
    */
   endStep(step: number, state: State, of: StepRecord): Promise<Record<string, number>>;
   /** Measures at the end, saves what is to be saved; `more` is what the loop has to tell beyond the others. */

@@ -92,9 +92,7 @@ export function planAttention(device: Device, spans: readonly Span[]): Attention
   };
 }
 
-/**
- * A plan for one row each of `rows` sequences of at most `longest` positions, to be filled by `fillRows` again and again.
- */
+/** A plan for so many single rows of sequences of at most `longest` positions, to be filled by `fillRows` again and again. */
 export function planRows(device: Device, rows: number, longest: number): AttentionPlan {
   const blocks = Math.ceil(longest / BLOCK);
   return {
@@ -105,7 +103,7 @@ export function planRows(device: Device, rows: number, longest: number): Attenti
   };
 }
 
-/** Fills a plan that `planRows` made: where each sequence's row stands, and its blocks in order. */
+/** Fills a plan that `planRows` made: where each row stands, and the blocks of its sequence in order. */
 export function fillRows(
   device: Device,
   plan: AttentionPlan,
