@@ -110,6 +110,25 @@ export function costOf(e: Expression): number {
   }
 }
 
+/** Of the classes in an expression the one that costs most; of rules in it none. */
+export function widestOf(e: Expression): number {
+  const most = (parts: readonly Expression[]) =>
+    parts.reduce((cost, part) => Math.max(cost, widestOf(part)), 0);
+  switch (e.kind) {
+    case 'text':
+    case 'rule':
+      return 0;
+    case 'class':
+      return weightOf(e.ranges);
+    case 'sequence':
+      return most(e.parts);
+    case 'choice':
+      return most(e.choices);
+    case 'star':
+      return widestOf(e.of);
+  }
+}
+
 function weightOf(ranges: readonly CodeRange[]): number {
   if (ranges.reduce((n, [from, to]) => n + to - from + 1, 0) <= NARROW) return 1 / 16;
   return ranges.some(([, to]) => to > 0x7f) ? 16 : 1;

@@ -6,6 +6,7 @@ import {
   type CodeRange,
   characters,
   choice,
+  costOf,
   type Expression,
   oneOf,
   optional,
@@ -15,11 +16,15 @@ import {
 } from './expression.js';
 import { CHARACTER, PLAIN } from './json-text.js';
 
+export type Share = (of: Expression, places: number) => Expression;
+
 /** A pattern that is not taken, and why. */
 export class PatternProblem extends Error {}
 
 /** Most repetitions that are counted. */
 const MAX_COUNT = 256;
+/** What is repeated and costs so much to compile gets a rule. */
+const SHARED = 4;
 /** Most characters of a pattern, and of it once repetitions are written out. */
 const MAX_SIZE = 4096;
 
@@ -49,24 +54,30 @@ const LINE_ENDS: readonly CodeRange[] = [
   [0x2028, 0x2029],
 ];
 
-/** The text between the quotes of a JSON string that the pattern matches. @throws PatternProblem */
-export function patternExpression(pattern: string): Expression {
+/**
+ * The text between the quotes of a JSON string that the pattern matches.
+ * @param share gives the rule of an expression that stands at several places: what is in a rule is compiled once
+ * @throws PatternProblem
+ */
+export function patternExpression(pattern: string, share: Share): Expression {
   try {
     new RegExp(pattern, 'u');
   } catch (error) {
     throw new PatternProblem(`it is no regular expression (${(error as Error).message})`);
   }
   if (pattern.length > MAX_SIZE) throw new PatternProblem(`it has more than ${MAX_SIZE} characters`);
-  return new PatternReader(pattern).read();
+  return new PatternReader(pattern, share).read();
 }
 
 class PatternReader {
   readonly #text: readonly string[];
+  readonly #share: Share;
   #at = 0;
   #size = 0;
 
-  constructor(pattern: string) {
+  constructor(pattern: string, share: Share) {
     this.#text = [...pattern];
+    this.#share = share;
   }
 
   read(): Expression {
@@ -106,11 +117,13 @@ class PatternReader {
     const [least, most] = counts;
     if (least > MAX_COUNT || (Number.isFinite(most) && most > MAX_COUNT))
       throw new PatternProblem(`it repeats more than ${MAX_COUNT} times`);
-    this.#grow((Number.isFinite(most) ? most : least) * sizeOf(of));
-    const needed = Array.from({ length: least }, () => of);
-    if (!Number.isFinite(most)) return sequence(...needed, star(of));
+    const copies = Number.isFinite(most) ? most : least;
+    const one = copies > 1 && of.kind === 'sequence' && costOf(of) >= SHARED ? this.#share(of, copies) : of;
+    this.#grow(copies * sizeOf(one));
+    const needed = Array.from({ length: least }, () => one);
+    if (!Number.isFinite(most)) return sequence(...needed, star(one));
     let rest: Expression = text('');
-    for (let i = least; i < most; i++) rest = optional(sequence(of, rest));
+    for (let i = least; i < most; i++) rest = optional(sequence(one, rest));
     return sequence(...needed, rest);
   }
 

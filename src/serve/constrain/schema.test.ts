@@ -276,6 +276,13 @@ test('what would take long to compile is refused, for a schema and for all tools
     'schema',
   );
 
+  // A group that is repeated is compiled once, but each place of it counts.
+  const pattern = '^(([a-f0-9]{1,16}-){1,16}[/:]){1,16}$';
+  const grammar = schemaGrammar({ type: 'string', pattern }, 'schema');
+  const random = seeded(8);
+  for (let i = 0; i < 200; i++) assert.match(JSON.parse(randomText(random, grammar)), new RegExp(pattern));
+  refused(() => schemaGrammar({ type: 'string', pattern: '^(.{1,16}x){1,16}$' }, 'schema'), 'schema');
+
   const tools = (count: number, of: (i: number) => object) =>
     Array.from({ length: count }, (_, i): Tool => {
       return { type: 'function', function: { name: `t${i}`, parameters: { properties: { a: of(i) } } } };

@@ -18,6 +18,7 @@ import {
   star,
   text,
   toEbnf,
+  widestOf,
 } from './expression.js';
 import {
   ANY,
@@ -139,6 +140,8 @@ class SchemaReader {
   readonly #references = new Map<string, string>();
   /** Rules of strings, by the pattern that they match; and what all of them cost. */
   readonly #patterns = new Map<string, Expression>();
+  /** Rules of patterns and of what they repeat, by what they say. */
+  readonly #parts = new Map<string, Expression>();
   #patternCost = 0;
   /** References that are being read, and nothing of whose text has come yet. */
   #unit = new Set<string>();
@@ -359,17 +362,33 @@ class SchemaReader {
     if (known) return known;
     let body: Expression;
     try {
-      body = sequence(text('"'), patternExpression(pattern), text('"'));
+      body = sequence(
+        text('"'),
+        patternExpression(pattern, (of, places) => this.#shared(of, places)),
+        text('"'),
+      );
     } catch (error) {
       if (error instanceof PatternProblem) throw this.#refuse(path, `pattern: ${error.message}`);
       throw error;
     }
+    const made = this.#shared(body, 0);
     // Told before all the others are read: reading them takes time too.
-    this.#patternCost += costOf(body);
     if (this.#patternCost > MAX_COST) throw this.#refuse(path, `pattern: ${tooCostly(this.#patternCost)}`);
-    const made = rule(`pattern_${this.#patterns.size}`);
     this.#patterns.set(pattern, made);
-    this.#rules.set(`pattern_${this.#patterns.size - 1}`, body);
+    return made;
+  }
+
+  /** The rule of an expression of patterns, the same for the same. Each place that refers to it costs as one class. */
+  #shared(of: Expression, places: number): Expression {
+    this.#patternCost += places * widestOf(of);
+    const key = JSON.stringify(of);
+    const known = this.#parts.get(key);
+    if (known) return known;
+    const name = `pattern_${this.#parts.size}`;
+    const made = rule(name);
+    this.#patternCost += costOf(of);
+    this.#parts.set(key, made);
+    this.#rules.set(name, of);
     return made;
   }
 
