@@ -13,6 +13,7 @@ import { forward, type Llama } from '../model/llama.js';
 import { uniform } from '../random.js';
 import type { TextStream } from '../text/stream.js';
 import type { Tokenizer } from '../text/tokenizer.js';
+import { deal } from './deal.js';
 import { createDecoder, type DecodeRow } from './decoder.js';
 import { attendCached, blockBytes, blocksFor, createKvCache } from './kv-cache.js';
 import { type Completion, checkRequest, type FinishReason, type GenerateRequest } from './request.js';
@@ -259,27 +260,6 @@ export function createEngine(
     return (r.n ?? 1) === 1 ? blocksFor(shared) : Math.floor(shared / BLOCK);
   }
 
-  /**
-   * Orders the sequences so that the threads, of which each runs as many neighbouring rows, read equally many keys and
-   * values, and no sequence's rows are parted.
-   */
-  function deal(): void {
-    const total = running.reduce((sum, s) => sum + rowsOf(s), 0);
-    const parts = device.shares(total).map((room) => ({ room, positions: 0, dealt: [] as Sequence[] }));
-    // The longest first, each to the thread with least so far; before them those of several rows.
-    const order = [...running].sort((a, b) => rowsOf(b) - rowsOf(a) || b.position - a.position);
-    for (const s of order) {
-      const open = parts.filter(({ room }) => rowsOf(s) <= room);
-      const least = open.reduce((a, b) => (b.positions < a.positions ? b : a));
-      least.dealt.push(s);
-      least.room -= rowsOf(s);
-      least.positions += rowsOf(s) * (s.position + rowsOf(s));
-    }
-    running = parts.flatMap(({ dealt }) => dealt);
-    // Those of several rows have one each from the next step on.
-    uneven = rowsOf(order[0]) > 1;
-  }
-
   /** Gives sequences whose prompt is ready their block tables; a last block that several would write to is copied. */
   function fork(): void {
     const copies: { from: number; to: number }[] = [];
@@ -464,7 +444,12 @@ export function createEngine(
       if (fresh.length > 0) prefill(fresh);
       fork();
       if (running.length === 0) return { tokens: [], finished: [] };
-      if (uneven) deal();
+      if (uneven) {
+        const rows = running.reduce((sum, s) => sum + rowsOf(s), 0);
+        running = deal(running, device.shares(rows), (s) => ({ rows: rowsOf(s), position: s.position }));
+        // Those of several rows have one each from the next step on.
+        uneven = running.some((s) => rowsOf(s) > 1);
+      }
       // Every sequence has its blocks now; a step that threw leaves nothing but requests to cancel.
       const ready = running as ReadySequence[];
       const { drawn, logits } = decode(ready);
