@@ -10,8 +10,8 @@ import type { EngineLoad, FromEngine, SampleEnd, SampleTokens, WorkFailure } fro
 const SOON_MS = 10;
 /** Where many samples run, each message takes a core from the engine: then so long, and tokens after the first wait longer. */
 const MANY_SAMPLES = 16;
-const MANY_SOON_MS = 20;
-const LATER_MS = 80;
+const MANY_SOON_MS = 40;
+const LATER_MS = 120;
 
 /** A sample that there is news of. */
 export interface NewsOf {
