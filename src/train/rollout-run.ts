@@ -115,7 +115,7 @@ export function paceMetrics(
 /** What is recorded of a step. */
 export interface StepRecord {
   readonly metrics: Readonly<Record<string, number>>;
-  /** Completions as they are logged, of which the first few are kept. */
+  /** Completions as they are logged. */
   readonly completions: Iterable<unknown>;
 }
 

@@ -4,7 +4,7 @@ import type { Context, Parameter } from '../../autograd.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
-import { COLUMN_CHUNK, columnChunks } from '../columns.js';
+import { COLUMN_CHUNK, columnSums } from '../columns.js';
 
 /** x[row] += bias. */
 function addBiasKernel(target: TargetInfo): Kernel {
@@ -22,16 +22,10 @@ function addBiasKernel(target: TargetInfo): Kernel {
 /** db += sum over rows of dy, rows in order. An item is a chunk of columns. */
 function biasGradientKernel(target: TargetInfo): Kernel {
   return buildKernel('bias-gradient', target, { dy: 'f32*', db: 'f32*', rows: 'i32', n: 'i32' }, (b, p) => {
-    columnChunks(b, p.n, (columns) => {
-      const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.db, at, count)));
+    columnSums(b, p.n, p.db, (add) => {
       b.loop(0, p.rows, 1, (row) => {
         const start = b.mul(row, p.n);
-        columns.forEach(({ at, count }, i) => {
-          sums[i].set(b.add(sums[i].get(), b.loadVec(p.dy, b.add(start, at), count)));
-        });
-      });
-      columns.forEach(({ at, count }, i) => {
-        b.store(p.db, at, sums[i].get(), count);
+        add(({ at, count }, sum) => b.add(sum, b.loadVec(p.dy, b.add(start, at), count)));
       });
     });
   });

@@ -5,7 +5,7 @@ import type { Context, Parameter } from '../../autograd.js';
 import { type Bound, type Builder, buildKernel, type I32 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
-import { COLUMN_CHUNK, columnChunks } from '../columns.js';
+import { COLUMN_CHUNK, columnSums } from '../columns.js';
 import { inputGradient, reciprocalRoot } from '../rmsnorm/stretch.js';
 
 const ROW_GRAIN = 32;
@@ -74,20 +74,16 @@ function weightGradientKernel(target: TargetInfo): Kernel {
     target,
     { kept: 'f32*', scale: 'f32*', dy: 'f32*', dw: 'f32*', rows: 'i32', ...part },
     (b, p) => {
-      columnChunks(b, p.n, (columns) => {
-        const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.dw, at, count)));
+      columnSums(b, p.n, p.dw, (add) => {
         b.loop(0, p.rows, 1, (row) => {
           eachHead(b, p, row, (start, index) => {
             const keptStart = b.mul(index, p.n);
             const scale = b.splat(b.load(p.scale, index));
-            columns.forEach(({ at, count }, i) => {
+            add(({ at, count }, sum) => {
               const x = b.mul(b.loadVec(p.kept, b.add(keptStart, at), count), scale);
-              sums[i].set(b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sums[i].get()));
+              return b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sum);
             });
           });
-        });
-        columns.forEach(({ at, count }, i) => {
-          b.store(p.dw, at, sums[i].get(), count);
         });
       });
     },

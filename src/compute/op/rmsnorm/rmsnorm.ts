@@ -4,7 +4,7 @@ import type { Context, Parameter } from '../../autograd.js';
 import { buildKernel } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
-import { COLUMN_CHUNK, columnChunks } from '../columns.js';
+import { COLUMN_CHUNK, columnSums } from '../columns.js';
 import { inputGradient, reciprocalRoot } from './stretch.js';
 
 const ROW_GRAIN = 32;
@@ -63,18 +63,14 @@ function weightGradientKernel(target: TargetInfo): Kernel {
     target,
     { x: 'f32*', scale: 'f32*', dy: 'f32*', dw: 'f32*', rows: 'i32', n: 'i32' },
     (b, p) => {
-      columnChunks(b, p.n, (columns) => {
-        const sums = columns.map(({ at, count }) => b.variable(b.loadVec(p.dw, at, count)));
+      columnSums(b, p.n, p.dw, (add) => {
         b.loop(0, p.rows, 1, (row) => {
           const start = b.mul(row, p.n);
           const scale = b.splat(b.load(p.scale, row));
-          columns.forEach(({ at, count }, i) => {
+          add(({ at, count }, sum) => {
             const x = b.mul(b.loadVec(p.x, b.add(start, at), count), scale);
-            sums[i].set(b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sums[i].get()));
+            return b.mulAdd(x, b.loadVec(p.dy, b.add(start, at), count), sum);
           });
-        });
-        columns.forEach(({ at, count }, i) => {
-          b.store(p.dw, at, sums[i].get(), count);
         });
       });
     },
