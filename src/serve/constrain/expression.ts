@@ -16,7 +16,8 @@ export type Expression =
   /** No choice at all is what nothing fits. */
   | { readonly kind: 'choice'; readonly choices: readonly Expression[] }
   | { readonly kind: 'star'; readonly of: Expression }
-  | { readonly kind: 'rule'; readonly name: string };
+  /** `cost` of this place, beside what is in the rule. */
+  | { readonly kind: 'rule'; readonly name: string; readonly cost: number };
 
 /** Rules by name; expressions refer to them, also to themselves. */
 export type Rules = Map<string, Expression>;
@@ -57,8 +58,8 @@ export function optional(of: Expression): Expression {
   return choice(text(''), of);
 }
 
-export function rule(name: string): Expression {
-  return { kind: 'rule', name };
+export function rule(name: string, cost = 0): Expression {
+  return { kind: 'rule', name, cost };
 }
 
 /** Ranges of the characters of a text. */
@@ -106,18 +107,19 @@ export function costOf(e: Expression): number {
     case 'star':
       return costOf(e.of);
     case 'rule':
-      return 0;
+      return e.cost;
   }
 }
 
-/** Of the classes in an expression the one that costs most; of rules in it none. */
+/** What costs most of an expression's classes and places of rules. */
 export function widestOf(e: Expression): number {
   const most = (parts: readonly Expression[]) =>
     parts.reduce((cost, part) => Math.max(cost, widestOf(part)), 0);
   switch (e.kind) {
     case 'text':
-    case 'rule':
       return 0;
+    case 'rule':
+      return e.cost;
     case 'class':
       return weightOf(e.ranges);
     case 'sequence':

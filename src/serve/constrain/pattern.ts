@@ -16,7 +16,7 @@ import {
 } from './expression.js';
 import { CHARACTER, PLAIN } from './json-text.js';
 
-export type Share = (of: Expression, places: number) => Expression;
+export type Share = (of: Expression) => Expression;
 
 /** A pattern that is not taken, and why. */
 export class PatternProblem extends Error {}
@@ -118,7 +118,7 @@ class PatternReader {
     if (least > MAX_COUNT || (Number.isFinite(most) && most > MAX_COUNT))
       throw new PatternProblem(`it repeats more than ${MAX_COUNT} times`);
     const copies = Number.isFinite(most) ? most : least;
-    const one = copies > 1 && of.kind === 'sequence' && costOf(of) >= SHARED ? this.#share(of, copies) : of;
+    const one = copies > 1 && of.kind === 'sequence' && costOf(of) >= SHARED ? this.#share(of) : of;
     this.#grow(copies * sizeOf(one));
     const needed = Array.from({ length: least }, () => one);
     if (!Number.isFinite(most)) return sequence(...needed, star(one));

@@ -364,7 +364,7 @@ class SchemaReader {
     try {
       body = sequence(
         text('"'),
-        patternExpression(pattern, (of, places) => this.#shared(of, places)),
+        patternExpression(pattern, (of) => this.#shared(of, widestOf(of))),
         text('"'),
       );
     } catch (error) {
@@ -378,14 +378,13 @@ class SchemaReader {
     return made;
   }
 
-  /** The rule of an expression of patterns, the same for the same. Each place that refers to it costs as one class. */
-  #shared(of: Expression, places: number): Expression {
-    this.#patternCost += places * widestOf(of);
+  /** The rule of an expression of patterns, the same for the same; what each place costs that refers to it. */
+  #shared(of: Expression, placeCost: number): Expression {
     const key = JSON.stringify(of);
     const known = this.#parts.get(key);
     if (known) return known;
     const name = `pattern_${this.#parts.size}`;
-    const made = rule(name);
+    const made = rule(name, placeCost);
     this.#patternCost += costOf(of);
     this.#parts.set(key, made);
     this.#rules.set(name, of);
