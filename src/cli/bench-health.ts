@@ -1,6 +1,6 @@
 // The thread of `retort bench serve` that asks /health again and again: beside clients that keep their own thread busy, the
 // time that an answer waits to be read would count as the server's.
-import { request as httpRequest } from 'node:http';
+import { Agent, request as httpRequest } from 'node:http';
 import { parentPort, workerData } from 'node:worker_threads';
 
 export interface HealthWatch {
@@ -20,9 +20,11 @@ export interface HealthSeen {
 
 const { url, skipMs, forMs, everyMs } = workerData as HealthWatch;
 
+const agent = new Agent({ keepAlive: true });
+
 function ask(): Promise<boolean> {
   return new Promise((resolve) => {
-    httpRequest(`${url}/health`, (r) => {
+    httpRequest(`${url}/health`, { agent }, (r) => {
       r.resume();
       r.on('close', () => resolve(r.complete && r.statusCode === 200));
     })
@@ -42,4 +44,5 @@ while (performance.now() < start + forMs) {
   await new Promise((resolve) => setTimeout(resolve, everyMs));
 }
 const seen: HealthSeen = { took, failed };
+agent.destroy();
 parentPort?.postMessage(seen);

@@ -40,10 +40,18 @@ export function advance(control: Int32Array, word: number): void {
 
 /** Waits until control[word] differs from `value`: spins, then sleeps. Returns the new value. */
 export function waitForChange(control: Int32Array, word: number, value: number, spins: number): number {
-  for (let i = 0; i < spins; i++) {
-    const now = Atomics.load(control, word);
-    if (now !== value) return now;
-  }
+  const now = watch(control, word, value, spins);
+  return now === value ? sleep(control, word, value) : now;
+}
+
+/** A function of its own: with the sleep behind it, code compiled while it spins would be thrown away at each sleep. */
+function watch(control: Int32Array, word: number, value: number, spins: number): number {
+  let now = value;
+  for (let i = 0; i < spins && now === value; i++) now = Atomics.load(control, word);
+  return now;
+}
+
+function sleep(control: Int32Array, word: number, value: number): number {
   Atomics.add(control, SLEEPERS, 1);
   let now = Atomics.load(control, word);
   while (now === value) {
