@@ -2,10 +2,12 @@
 import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
-import { allocate } from './allocate.js';
+import { type Allocation, allocate } from './allocate.js';
 import { type Emitted, emit } from './emit.js';
+import type { MachineCode } from './machine.js';
 import { native } from './native.js';
 import { select } from './select.js';
+import { unroll } from './unroll.js';
 
 /** What a processor with these instructions offers to kernels. */
 export const X64_TARGETS: Readonly<Record<'avx2' | 'avx512', TargetInfo>> = {
@@ -22,17 +24,24 @@ export function compileX64(kernel: Kernel): Emitted {
   verifyKernel(kernel);
   if (kernel.lanes !== 8 && kernel.lanes !== 16)
     throw refuse('bad-kernel', `lanes of kernel ${kernel.name}`, kernel.lanes, 'x86-64 has 8 or 16');
-  const code = select(kernel);
-  const allocation = allocate(code);
-  if (kernel.keepsVectors && allocation.spilled.vector > 0) {
+  const unrolled = prepare(unroll(kernel));
+  if (!kernel.keepsVectors || unrolled.allocation.spilled.vector === 0)
+    return emit(unrolled.code, unrolled.allocation);
+  const plain = prepare(kernel);
+  if (plain.allocation.spilled.vector > 0) {
     throw refuse(
       'bad-kernel',
       `vectors of kernel ${kernel.name} that find no register`,
-      allocation.spilled.vector,
+      plain.allocation.spilled.vector,
       'make its tile smaller',
     );
   }
-  return emit(code, allocation);
+  return emit(plain.code, plain.allocation);
+}
+
+function prepare(kernel: Kernel): { readonly code: MachineCode; readonly allocation: Allocation } {
+  const code = select(kernel);
+  return { code, allocation: allocate(code) };
 }
 
 /** Compiles a kernel and makes it callable; gives its address. @throws RetortError bad-kernel, out-of-memory */
