@@ -50,6 +50,28 @@ export function blockBytes({ device, config, shape }: Llama): number {
   return 4 * config.numHiddenLayers * (keys + values);
 }
 
+/** Blocks for all sequences, or as many as the bytes hold. @throws RetortError bad-input where they do not hold one sequence */
+export function blocksWithin(
+  bytes: number | undefined,
+  llama: Llama,
+  maxSequences: number,
+  maxLength: number,
+): number {
+  const perSequence = blocksFor(maxLength);
+  const wanted = (maxSequences + 2) * perSequence;
+  if (bytes === undefined) return wanted;
+  const blocks = Math.min(wanted, Math.floor(bytes / blockBytes(llama)));
+  // A prompt's last block is there twice when a sample starts.
+  if (blocks > perSequence) return blocks;
+  const needed = Math.ceil(((perSequence + 1) * blockBytes(llama)) / 2 ** 20);
+  throw refuse(
+    'bad-input',
+    'bytes of keys and values',
+    bytes,
+    `one sequence of ${maxLength} tokens takes ${needed} MiB: give more, or a shorter context`,
+  );
+}
+
 /** @param remembers whether later sequences find what earlier ones began with; void once the weights change */
 export function createKvCache(
   { device, config, shape }: Llama,

@@ -41,6 +41,11 @@ export interface GenerateRequest extends SamplingOptions {
   readonly firstSample?: number;
 }
 
+/** Tokens of a sample at most, prompt included. */
+export function limitOf(r: GenerateRequest, maxLength: number): number {
+  return Math.min(maxLength, r.promptIds.length + r.maxTokens);
+}
+
 /** `dead-end`: the control left no token possible. */
 export type FinishReason = 'stop' | 'length' | 'dead-end';
 
