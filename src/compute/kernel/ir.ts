@@ -133,4 +133,6 @@ export interface TargetInfo {
   readonly lanes: number;
   readonly vectorRegisters: number;
   readonly fusedMulAdd: boolean;
+  /** Whether the processor finds by itself what is read in order, so that asking for it ahead only costs. Default false. */
+  readonly streams?: boolean;
 }

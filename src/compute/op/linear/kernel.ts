@@ -17,7 +17,7 @@ import { LINE } from '../prefetch.js';
 
 /** Vectors across a panel. */
 const PANEL_VECTORS = 2;
-/** Steps of k that a panel is asked for before it is read. */
+/** Steps of k that a panel is asked for before it is read, where the processor does not do so by itself. */
 const AHEAD = 64;
 /** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
 const PACKED_ROWS = 480;
@@ -112,7 +112,7 @@ export function matmulKernel(target: TargetInfo): Kernel {
                   end: b.min(p.k, b.add(k0, kBlock(target))),
                   continues: b.lt(0, k0),
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
-                  ahead: first ? ahead : undefined,
+                  ahead: first && !target.streams ? ahead : undefined,
                 });
               }),
             );
