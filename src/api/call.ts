@@ -1,5 +1,4 @@
 // One attempt at a call of a chat API: a streamed answer, put together, or a failure that says what to do about it.
-import OpenAI, { APIConnectionError, APIError } from 'openai';
 import { z } from 'zod';
 import { systemCode } from '../checkpoint/files.js';
 import type { ApiSettings } from './options.js';
@@ -87,6 +86,8 @@ export type Attempt = (
 export function openAttempts(settings: ApiSettings): Attempt {
   const { endpoint, key, idleTimeout, requestTimeout } = settings;
   return async (model, messages, parameters) => {
+    // Not before it is needed: most commands call no API, and loading the library takes as long as starting Node.
+    const openai = await import('openai');
     const ends = new AbortController();
     let ended: string | null = null;
     const end = (why: string) => {
@@ -99,7 +100,7 @@ export function openAttempts(settings: ApiSettings): Attempt {
       clearTimeout(idle);
       idle = setTimeout(() => end(`nothing came for ${idleTimeout} s`), 1000 * idleTimeout);
     };
-    const client = new OpenAI({
+    const client = new openai.default({
       baseURL: endpoint,
       apiKey: key ?? 'none',
       // What else the library would take from the environment is not meant for any endpoint that is named here.
@@ -122,7 +123,9 @@ export function openAttempts(settings: ApiSettings): Attempt {
       );
       return await collect(stream as AsyncIterable<unknown>, () => ended);
     } catch (error) {
-      const failure = ended ? new AttemptError(ended, { again: true, billed: 'perhaps' }) : failureOf(error);
+      const failure = ended
+        ? new AttemptError(ended, { again: true, billed: 'perhaps' })
+        : failureOf(error, openai);
       if (key) failure.message = failure.message.replaceAll(key, '***');
       throw failure;
     } finally {
@@ -208,7 +211,7 @@ const PASSING = [408, 409, 425, 429];
 /** The request never left. */
 const UNSENT = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'];
 
-function failureOf(error: unknown): AttemptError {
+function failureOf(error: unknown, { APIConnectionError, APIError }: typeof import('openai')): AttemptError {
   if (error instanceof AttemptError) return error;
   if (error instanceof APIConnectionError) {
     const code = codeOf(error);

@@ -7,7 +7,6 @@ import { fileProblem } from '../checkpoint/files.js';
 import { contextOf } from '../checkpoint/open-model.js';
 import { createDevice } from '../compute/device/device.js';
 import { refuse } from '../errors.js';
-import { plotSvg } from '../publish/plot-svg.js';
 import { findReward, rewardNames } from '../reward/load.js';
 import { openScorer } from '../reward/score.js';
 import { loadTask } from '../task/load.js';
@@ -183,7 +182,10 @@ async function run(o: EvalFlags): Promise<void> {
     }
     if (o.out) writeCompletions(o.out, measured);
     const title = `${task.name}, ${problems} ${split} problems, ${each}, temperature ${temperature}`;
-    if (o.plot) writeFileAtomically(o.plot, plotSvg(plotOf(measured, title)));
+    if (o.plot) {
+      const { plotSvg } = await import('../publish/plot-svg.js');
+      writeFileAtomically(o.plot, plotSvg(plotOf(measured, title)));
+    }
     printResult(o, resultOf(measured, { samples, temperature }), () => {
       const text = measured.length > 1 ? settingsText(measured, title) : oneText(measured[0], title);
       return o.plot ? `${text}\nplot: ${o.plot}` : text;
