@@ -1,7 +1,7 @@
 // retort bench --disassemble: the machine code of a kernel, as a small training step and a decoding round use it.
 import { createDevice } from '../compute/device/device.js';
 import type { Kernel } from '../compute/kernel/ir.js';
-import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
+import { compileX64, x64Target } from '../compute/target/x64/compile.js';
 import { whyNotX64, type X64 } from '../compute/target/x64/detect.js';
 import { RetortError, refuse } from '../errors.js';
 import { withDecoding, withTraining } from './bench-models.js';
@@ -9,7 +9,7 @@ import { withDecoding, withTraining } from './bench-models.js';
 /** Every kernel that training and decoding a small model takes, as built for the x86-64 target. */
 export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
   // The interpreter runs them for any number of lanes, anywhere.
-  const interpret = X64_TARGETS[instructions];
+  const interpret = x64Target(instructions);
   const device = createDevice({ target: 'interpreter', threads: 1, interpret });
   try {
     withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());

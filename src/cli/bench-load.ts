@@ -187,13 +187,11 @@ export async function runLoad(o: LoadOptions): Promise<LoadResult> {
   const [[{ took: health, failed }]] = await Promise.all([watched, ...clients]);
   if (failed > 0) errors.push(`/health did not answer ${failed} times`);
   return {
-    ...{
-      clients: o.clients,
-      requests,
-      tokens: Math.round(tokens),
-      seconds: o.seconds,
-      tokensPerSecond: tokens / o.seconds,
-    },
+    clients: o.clients,
+    requests,
+    tokens: Math.round(tokens),
+    seconds: o.seconds,
+    tokensPerSecond: tokens / o.seconds,
     firstToken: { p50: quantile(firsts, 0.5), p99: quantile(firsts, 0.99) },
     answerSpeed: quantile(speeds, 0.5),
     health: { p99: quantile(health, 0.99), worst: Math.max(0, ...health), asked: health.length },

@@ -6,8 +6,8 @@ import type { ElementType, Kernel, TargetInfo } from '../kernel/ir.js';
 import { verifyKernel } from '../kernel/verify.js';
 import { compileWasm } from '../target/wasm.js';
 import { wasmTarget } from '../target/wasm-detect.js';
-import { mapX64, X64_TARGETS } from '../target/x64/compile.js';
-import { streams, whyNotX64, type X64 } from '../target/x64/detect.js';
+import { mapX64, x64Target } from '../target/x64/compile.js';
+import { whyNotX64, type X64 } from '../target/x64/detect.js';
 import { checkedSize, type Tensor } from '../tensor.js';
 import { type Backing, nativeBacking, wasmBacking } from './backing.js';
 import { createExecutor, type Executable, type Executor } from './executor.js';
@@ -449,7 +449,7 @@ function targetOf({ target, interpret }: DeviceOptions): TargetInfo {
       const instructions = name === 'x64' ? bestX64() : name;
       const why = whyNotX64(instructions);
       if (why) throw refuse('bad-input', 'target (RETORT_TARGET)', name, `use wasm: ${why}`);
-      return { ...X64_TARGETS[instructions], streams: streams() };
+      return x64Target(instructions);
     }
     case 'interpreter': {
       return { vectorRegisters: 16, ...(interpret ?? wasmTarget()), name };

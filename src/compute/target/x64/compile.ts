@@ -3,6 +3,7 @@ import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
 import { type Allocation, allocate } from './allocate.js';
+import { streams, type X64 } from './detect.js';
 import { type Emitted, emit } from './emit.js';
 import type { MachineCode } from './machine.js';
 import { native } from './native.js';
@@ -14,6 +15,11 @@ export const X64_TARGETS: Readonly<Record<'avx2' | 'avx512', TargetInfo>> = {
   avx2: { name: 'x64', lanes: 8, vectorRegisters: 16, fusedMulAdd: true },
   avx512: { name: 'x64', lanes: 16, vectorRegisters: 32, fusedMulAdd: true },
 };
+
+/** What this processor offers to kernels with these instructions. */
+export function x64Target(instructions: X64): TargetInfo {
+  return { ...X64_TARGETS[instructions], streams: streams() };
+}
 
 /**
  * Compiles a kernel to a function `void run(arguments)` whose argument is the address of a block of 8-byte fields: the

@@ -3,7 +3,9 @@
 //
 // Values keep their order, so results are the same bits. An index that grows by a constant from turn to turn is computed for
 // the first of them, and the distance of the others is part of their addresses.
+
 import type { Instruction, Kernel, Statement, ValueId, ValueType } from '../../kernel/ir.js';
+import { usageOf } from '../usage.js';
 
 type Plain = Exclude<Statement, { kind: 'loop' | 'if' }>;
 /** A loop with none inside it. */
@@ -19,20 +21,18 @@ const FAR = 2 ** 20;
 /** The same kernel with its innermost loops unrolled. */
 export function unroll(kernel: Kernel): Kernel {
   const types = [...kernel.types];
-  const constants = new Map<ValueId, number>();
+  const { constants } = usageOf(kernel);
   const body = block(kernel.body, { types, constants });
   return { ...kernel, body, types };
 }
 
 interface Context {
   readonly types: ValueType[];
-  /** The i32 constants met so far. */
-  readonly constants: Map<ValueId, number>;
+  readonly constants: ReadonlyMap<ValueId, number>;
 }
 
 function block(statements: readonly Statement[], context: Context): readonly Statement[] {
   return statements.flatMap((s): readonly Statement[] => {
-    if (s.kind === 'value' && s.op === 'const' && s.type === 'i32') context.constants.set(s.id, s.imm!);
     if (s.kind === 'if') return [{ ...s, yes: block(s.yes, context), no: block(s.no, context) }];
     if (s.kind !== 'loop') return [s];
     return isInnermost(s) ? unrolled(s, context) : [{ ...s, body: block(s.body, context) }];
@@ -45,14 +45,12 @@ function isInnermost(loop: Extract<Statement, { kind: 'loop' }>): loop is Loop {
 
 /** The loop, of which most turns are taken several at a time. */
 function unrolled(loop: Loop, context: Context): readonly Statement[] {
-  for (const s of loop.body)
-    if (s.kind === 'value' && s.op === 'const' && s.type === 'i32') context.constants.set(s.id, s.imm!);
-  const slopes = slopesOf(loop, context.constants);
+  const slopeOf = slopesOf(loop, context.constants);
   // An access of no lanes may have any index: it says nothing of those of later turns that have some.
-  const varies = (id: ValueId | undefined) => id !== undefined && isInside(loop, id) && slopes.get(id) !== 0;
+  const varies = (id: ValueId | undefined) => id !== undefined && slopeOf(id) !== 0;
   if (loop.body.some((s) => varies(s.kind === 'store' ? s.count : isLoad(s) ? s.args[1] : undefined)))
     return [loop];
-  const turns = turnsOf(loop, slopes, context.constants);
+  const turns = turnsOf(loop, slopeOf, context.constants);
   const stride = turns * loop.step;
   if (turns < 2 || stride > FAR || (stride & (stride - 1)) !== 0) return [loop];
 
@@ -76,7 +74,7 @@ function unrolled(loop: Loop, context: Context): readonly Statement[] {
   const counter = define('i32');
   const body: Statement[] = [];
   const first = new Map<ValueId, ValueId>([[loop.counter, counter]]);
-  for (let turn = 0; turn < turns; turn++) turnOf(turn, loop, types, { slopes, first, define, body });
+  for (let turn = 0; turn < turns; turn++) turnOf(turn, loop, types, { slopeOf, first, define, body });
   out.push({ kind: 'loop', counter, start: loop.start, end: whole, step: stride, body });
   const trips = tripsOf(loop, context.constants);
   if (trips === undefined || trips % turns !== 0) out.push({ ...loop, start: whole });
@@ -87,11 +85,6 @@ function isLoad(s: Plain): s is Instruction {
   return s.kind === 'value' && s.op === 'load';
 }
 
-/** Whether a value is the loop's counter or made in its body. */
-function isInside(loop: Loop, id: ValueId): boolean {
-  return id === loop.counter || loop.body.some((s) => s.kind === 'value' && s.id === id);
-}
-
 /** How often a loop between constants turns, where their distance is an i32. */
 function tripsOf({ start, end, step }: Loop, constants: ReadonlyMap<ValueId, number>): number | undefined {
   const [from, to] = [constants.get(start), constants.get(end)];
@@ -99,15 +92,15 @@ function tripsOf({ start, end, step }: Loop, constants: ReadonlyMap<ValueId, num
   return Math.max(0, Math.ceil((to - from) / step));
 }
 
-function turnsOf(
-  loop: Loop,
-  slopes: ReadonlyMap<ValueId, number>,
-  constants: ReadonlyMap<ValueId, number>,
-): number {
+function turnsOf(loop: Loop, slopeOf: SlopeOf, constants: ReadonlyMap<ValueId, number>): number {
   const isWork = (s: Plain) =>
     s.kind === 'store' ||
     s.kind === 'prefetch' ||
-    (s.kind === 'value' && s.op !== 'get' && s.op !== 'const' && s.op !== 'splat' && !slopes.has(s.id));
+    (s.kind === 'value' &&
+      s.op !== 'get' &&
+      s.op !== 'const' &&
+      s.op !== 'splat' &&
+      slopeOf(s.id) === undefined);
   const size = loop.body.filter(isWork).length;
   const trips = tripsOf(loop, constants) ?? TURNS;
   let turns = TURNS;
@@ -116,7 +109,7 @@ function turnsOf(
 }
 
 interface Turns {
-  readonly slopes: ReadonlyMap<ValueId, number>;
+  readonly slopeOf: SlopeOf;
   /** What stands for a value of the loop in the first turn. */
   readonly first: Map<ValueId, ValueId>;
   define(type: ValueType): ValueId;
@@ -128,15 +121,15 @@ function turnOf(
   turn: number,
   loop: Loop,
   types: readonly ValueType[],
-  { slopes, first, define, body }: Turns,
+  { slopeOf, first, define, body }: Turns,
 ): void {
   const names = turn === 0 ? first : new Map<ValueId, ValueId>();
-  const ahead = (id: ValueId) => turn * (slopes.get(id) ?? 0);
+  const ahead = (id: ValueId) => turn * (slopeOf(id) ?? 0);
   const name = (id: ValueId): ValueId => {
     const known = names.get(id);
     if (known !== undefined) return known;
     const base = first.get(id);
-    if (base === undefined || !slopes.has(id)) return id;
+    if (base === undefined || slopeOf(id) === undefined) return id;
     if (ahead(id) === 0) return base;
     const [distance, sum] = [define('i32'), define('i32')];
     body.push({ kind: 'value', id: distance, op: 'const', type: 'i32', args: [], imm: ahead(id) });
@@ -148,7 +141,9 @@ function turnOf(
   const place = (id: ValueId, imm = 0): [ValueId, number] => {
     const base = first.get(id);
     const isNear = Math.abs(imm) + Math.abs(ahead(id)) < FAR;
-    return base !== undefined && slopes.has(id) && isNear ? [base, imm + ahead(id)] : [name(id), imm];
+    return base !== undefined && slopeOf(id) !== undefined && isNear
+      ? [base, imm + ahead(id)]
+      : [name(id), imm];
   };
   const fresh = (id: ValueId): ValueId => {
     const own = define(types[id]);
@@ -158,7 +153,7 @@ function turnOf(
   for (const s of loop.body) {
     switch (s.kind) {
       case 'value': {
-        if (turn > 0 && slopes.has(s.id)) break;
+        if (turn > 0 && slopeOf(s.id) !== undefined) break;
         if (s.op !== 'load') {
           body.push({ ...s, args: s.args.map(name), id: fresh(s.id) });
           break;
@@ -188,24 +183,26 @@ function turnOf(
   }
 }
 
-/** By how much the i32 of a loop's body grow from turn to turn, where that is a constant. */
-function slopesOf(loop: Loop, constants: ReadonlyMap<ValueId, number>): Map<ValueId, number> {
+/** By how much a value grows from turn to turn: 0 for one from outside the loop, undefined where it is no constant. */
+type SlopeOf = (id: ValueId) => number | undefined;
+
+function slopesOf(loop: Loop, constants: ReadonlyMap<ValueId, number>): SlopeOf {
   const slopes = new Map<ValueId, number>([[loop.counter, loop.step]]);
   const inside = new Set<ValueId>();
+  const of: SlopeOf = (id) => slopes.get(id) ?? (inside.has(id) ? undefined : 0);
   for (const s of loop.body) {
     if (s.kind === 'var') inside.add(s.id);
     if (s.kind !== 'value') continue;
     inside.add(s.id);
-    const of = (id: ValueId) => slopes.get(id) ?? (inside.has(id) ? undefined : 0);
-    const slope = s.op === 'const' ? 0 : s.type === 'i32' ? slopeOf(s, of, constants) : undefined;
+    const slope = s.op === 'const' ? 0 : s.type === 'i32' ? slopeOfSum(s, of, constants) : undefined;
     if (slope !== undefined && Math.abs(slope) <= FAR) slopes.set(s.id, slope);
   }
-  return slopes;
+  return of;
 }
 
-function slopeOf(
+function slopeOfSum(
   { op, args, imm }: Instruction,
-  of: (id: ValueId) => number | undefined,
+  of: SlopeOf,
   constants: ReadonlyMap<ValueId, number>,
 ): number | undefined {
   const [a, c] = args.map(of);
