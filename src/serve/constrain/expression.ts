@@ -69,20 +69,23 @@ export function characters(value: string): CodeRange[] {
 
 export const DIGITS: readonly CodeRange[] = [[0x30, 0x39]];
 
-/** Whether an expression is no more than so many levels deep. */
-export function isWithin(e: Expression, levels: number): boolean {
-  if (levels === 0) return false;
-  const fits = (part: Expression) => isWithin(part, levels - 1);
+/** The expressions that an expression is made of. */
+export function partsOf(e: Expression): readonly Expression[] {
   switch (e.kind) {
     case 'sequence':
-      return e.parts.every(fits);
+      return e.parts;
     case 'choice':
-      return e.choices.every(fits);
+      return e.choices;
     case 'star':
-      return fits(e.of);
+      return [e.of];
     default:
-      return true;
+      return [];
   }
+}
+
+/** Whether an expression is no more than so many levels deep. */
+export function isWithin(e: Expression, levels: number): boolean {
+  return levels > 0 && partsOf(e).every((part) => isWithin(part, levels - 1));
 }
 
 /** Characters of a class that few tokens fit. */
@@ -94,41 +97,26 @@ const NARROW = 10;
  * class beyond ASCII is several of bytes.
  */
 export function costOf(e: Expression): number {
-  const sum = (parts: readonly Expression[]) => parts.reduce((cost, part) => cost + costOf(part), 0);
+  return partsOf(e).reduce((cost, part) => cost + costOf(part), ownCostOf(e));
+}
+
+function ownCostOf(e: Expression): number {
   switch (e.kind) {
     case 'text':
       return 1 / 16;
     case 'class':
       return e.most * weightOf(e.ranges);
-    case 'sequence':
-      return sum(e.parts);
-    case 'choice':
-      return sum(e.choices);
-    case 'star':
-      return costOf(e.of);
     case 'rule':
       return e.cost;
+    default:
+      return 0;
   }
 }
 
 /** What costs most of an expression's classes and places of rules. */
 export function widestOf(e: Expression): number {
-  const most = (parts: readonly Expression[]) =>
-    parts.reduce((cost, part) => Math.max(cost, widestOf(part)), 0);
-  switch (e.kind) {
-    case 'text':
-      return 0;
-    case 'rule':
-      return e.cost;
-    case 'class':
-      return weightOf(e.ranges);
-    case 'sequence':
-      return most(e.parts);
-    case 'choice':
-      return most(e.choices);
-    case 'star':
-      return widestOf(e.of);
-  }
+  const own = e.kind === 'class' ? weightOf(e.ranges) : e.kind === 'rule' ? e.cost : 0;
+  return partsOf(e).reduce((cost, part) => Math.max(cost, widestOf(part)), own);
 }
 
 function weightOf(ranges: readonly CodeRange[]): number {
@@ -189,10 +177,7 @@ export function prune({ root, rules }: Grammar): Grammar | null {
 
 function* names(e: Expression): Generator<string> {
   if (e.kind === 'rule') yield e.name;
-  else if (e.kind === 'star') yield* names(e.of);
-  else
-    for (const part of e.kind === 'sequence' ? e.parts : e.kind === 'choice' ? e.choices : [])
-      yield* names(part);
+  for (const part of partsOf(e)) yield* names(part);
 }
 
 /** The grammar as EBNF: the root's rule is `root`. */

@@ -10,6 +10,7 @@ import {
   type Expression,
   oneOf,
   optional,
+  partsOf,
   sequence,
   star,
   text,
@@ -257,16 +258,7 @@ class PatternReader {
 }
 
 function sizeOf(e: Expression): number {
-  switch (e.kind) {
-    case 'sequence':
-      return e.parts.reduce((sum, part) => sum + sizeOf(part), 1);
-    case 'choice':
-      return e.choices.reduce((sum, part) => sum + sizeOf(part), 1);
-    case 'star':
-      return 1 + sizeOf(e.of);
-    default:
-      return 1;
-  }
+  return partsOf(e).reduce((sum, part) => sum + sizeOf(part), 1);
 }
 
 /** One character out of ranges as a JSON string holds it: as it is, or escaped where it must be. */
