@@ -22,9 +22,13 @@ const AHEAD = 64;
 /** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
 const PACKED_ROWS = 480;
 
-/** Panels side by side in a tile: with twice the registers, twice the vectors make use of each broadcast. */
+/** Whether tiles are as wide as two panels: with twice the registers, twice the vectors make use of each broadcast. */
+function isWide(target: TargetInfo): boolean {
+  return target.vectorRegisters >= 32;
+}
+/** Panels side by side in a tile. */
 function tilePanels(target: TargetInfo): number {
-  return target.vectorRegisters >= 32 ? 2 : 1;
+  return isWide(target) ? 2 : 1;
 }
 /** Rows of a tile: accumulators, the panels' vectors and one broadcast fill the vector registers. */
 export function tileRows(target: TargetInfo): number {
@@ -34,9 +38,12 @@ export function tileRows(target: TargetInfo): number {
 export function panelWidth(target: TargetInfo): number {
   return PANEL_VECTORS * target.lanes;
 }
-/** Steps of k between reloads of the accumulators: a tile's part of B, at most 16 KiB, stays in the first-level cache. */
+/**
+ * Steps of k between reloads of the accumulators. A tile's part of B, at most 16 KiB, stays in the first-level cache; that of
+ * a wide tile, 64 KiB, in the second-level cache, which is fast enough for it.
+ */
 function kBlock(target: TargetInfo): number {
-  return Math.min(512, 4096 / (tilePanels(target) * panelWidth(target)));
+  return isWide(target) ? 256 : Math.min(512, 4096 / panelWidth(target));
 }
 /** Steps of k that are packed at once: a group's rows, some 12 KiB, stay in the first-level cache. */
 function packedSteps(target: TargetInfo): number {
@@ -51,7 +58,7 @@ function groupRows(target: TargetInfo): number {
 /** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
 function rowBlock(target: TargetInfo): number {
   const rows = tileRows(target);
-  return rows * Math.round(96 / rows);
+  return rows * Math.round((isWide(target) ? 288 : 96) / rows);
 }
 
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
@@ -113,6 +120,7 @@ export function matmulKernel(target: TargetInfo): Kernel {
                   continues: b.lt(0, k0),
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
+                  asks: !first && isWide(target),
                 });
               }),
             );
@@ -282,6 +290,8 @@ interface Tile {
   elements: (k: I32) => (r: number) => F32;
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
+  /** Whether what the tile writes is asked for meanwhile, and what the next one is added to. */
+  asks?: boolean;
 }
 
 function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
@@ -306,22 +316,22 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   };
   const start = (from: Buffer<'f32'>, at: readonly I32[]) =>
     atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(from, at[r], count(v), v * lanes))));
+  const ask = (buffer: Buffer<'f32'>, at: I32) => {
+    for (let line = 0; line < tileVectors * lanes; line += LINE) b.prefetch(buffer, at, line);
+  };
   const { d, ldd } = t;
   if (d && ldd) {
     const plus = () =>
       b.if(t.add, () => {
         const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), ldd), t.column));
         start(d, dAt);
-        // The next tile's.
-        const below = b.mul(ldd, tileRows(target));
-        for (const at of dAt)
-          for (let line = 0; line < tileVectors * lanes; line += LINE) b.prefetch(d, b.add(at, below), line);
+        if (!t.asks) for (const at of dAt) ask(d, b.add(at, b.mul(ldd, tileRows(target))));
       });
     b.if(t.continues, () => start(t.c, cAt), plus);
   } else b.if(t.continues, () => start(t.c, cAt));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
   // before the sums, which then do not fit the registers (half the speed). Later versions do as well either way.
-  b.loop(t.begin, t.end, 1, (k) => {
+  const step = (k: I32) => {
     const deep = b.mul(k, width);
     const vectors: Vec[] = [];
     for (const start of t.panelStarts) {
@@ -336,7 +346,22 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
       const broadcast = b.splat(element(r));
       for (let v = 0; v < tileVectors; v++) acc[r][v].set(b.mulAdd(broadcast, vectors[v], acc[r][v].get()));
     }
-  });
+  };
+  if (d && ldd && t.asks) {
+    // Row by row between steps of k: all at once would hold up A and B.
+    const stretch = 4 * Math.ceil(kBlock(target) / tileRows(target) / 4);
+    b.loop(0, t.count, 1, (r) => {
+      const row = b.add(t.row, r);
+      const first = () => {
+        ask(t.c, b.add(b.mul(row, t.n), t.column));
+        b.if(t.add, () => ask(d, b.add(b.mul(b.add(row, tileRows(target)), ldd), t.column)));
+      };
+      b.if(t.continues, () => undefined, first);
+      const from = b.add(t.begin, b.mul(r, stretch));
+      const until = b.select(b.lt(r, t.count - 1), b.min(t.end, b.add(from, stretch)), t.end);
+      b.loop(from, until, 1, step);
+    });
+  } else b.loop(t.begin, t.end, 1, step);
   atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
 }
 
