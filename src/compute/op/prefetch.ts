@@ -12,7 +12,12 @@ export function prefetchAll(b: Builder, buffer: Buffer, from: I32, n: Int): void
   b.loop(0, n, LINE, (i) => b.prefetch(buffer, b.add(from, i)));
 }
 
+/** The same for an n that is known, without a loop. */
+export function prefetchNear(b: Builder, buffer: Buffer, from: I32, n: number): void {
+  for (let element = 0; element < n; element += LINE) b.prefetch(buffer, from, element);
+}
+
 /** Asks for the lines of the vector at index `at`. */
 export function prefetchVector(b: Builder, buffer: Buffer, at: I32): void {
-  for (let element = 0; element < b.lanes; element += LINE) b.prefetch(buffer, at, element);
+  prefetchNear(b, buffer, at, b.lanes);
 }

@@ -13,12 +13,14 @@ import {
   type Vec,
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
-import { LINE } from '../prefetch.js';
+import { prefetchNear } from '../prefetch.js';
 
 /** Vectors across a panel. */
 const PANEL_VECTORS = 2;
 /** Steps of k that a panel is asked for before it is read, where the processor does not do so by itself. */
 const AHEAD = 64;
+/** Elements asked for at once of what is packed next. */
+const ASKED = 64;
 /** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
 const PACKED_ROWS = 480;
 
@@ -97,6 +99,13 @@ export function matmulKernel(target: TargetInfo): Kernel {
       const kChunk = b.max(1, b.select(p.wholeK, p.k, b.int(kBlock(target))));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
       const panelSize = b.mul(p.k, width);
+      /** Asks for what a tile writes and for what the one below it is added to. */
+      const askAround = (row: I32, panel: I32, panels: number) => {
+        const column = b.mul(panel, width);
+        prefetchNear(b, p.c, b.add(b.mul(row, p.n), column), panels * width);
+        const below = b.add(row, tileRows(target));
+        b.if(p.add, () => prefetchNear(b, p.d, b.add(b.mul(below, p.ldd), column), panels * width));
+      };
       b.loop(firstRow, lastRow, rowBlock(target), (blockStart) => {
         const blockEnd = b.min(lastRow, b.add(blockStart, rowBlock(target)));
         b.loop(0, kChunks, 1, (chunk) => {
@@ -120,7 +129,16 @@ export function matmulKernel(target: TargetInfo): Kernel {
                   continues: b.lt(0, k0),
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
-                  asks: !first && isWide(target),
+                  most: kBlock(target),
+                  meanwhile:
+                    first || !isWide(target)
+                      ? undefined
+                      : (r) =>
+                          b.if(
+                            b.lt(0, k0),
+                            () => undefined,
+                            () => askAround(r, panel, panels),
+                          ),
                 });
               }),
             );
@@ -180,6 +198,13 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           const partOfB = { source: p.b, from: fromB, distance: p.n, columns };
           packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
           packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
+          let meanwhile: (() => void) | undefined;
+          if (isWide(target)) {
+            const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
+            const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, nextSteps);
+            const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
+            meanwhile = () => askA(() => askB(() => undefined));
+          }
           // A group's packed rows stay in the first-level cache, and panels pass by.
           b.loop(blockStart, blockEnd, group, (groupRow) => {
             const groupStart = b.add(atA, b.mul(b.sub(groupRow, blockStart), most));
@@ -198,6 +223,8 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   panelStarts: panelsFrom(b, panelStart, b.int(panelSize), panels),
                   begin: b.int(0),
                   end: steps,
+                  most,
+                  meanwhile: count === rows ? meanwhile : undefined,
                   continues: b.or(p.add, b.lt(0, k0)),
                   elements: (k) => {
                     const from = b.add(tileStart, b.mul(k, group));
@@ -290,8 +317,10 @@ interface Tile {
   elements: (k: I32) => (r: number) => F32;
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
-  /** Whether what the tile writes is asked for meanwhile, and what the next one is added to. */
-  asks?: boolean;
+  /** Most steps of k. */
+  most: number;
+  /** Asks for what is needed later; called for each row of the tile, between steps of k: all at once would hold them up. */
+  meanwhile?: (row: I32) => void;
 }
 
 function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
@@ -316,16 +345,14 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   };
   const start = (from: Buffer<'f32'>, at: readonly I32[]) =>
     atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(from, at[r], count(v), v * lanes))));
-  const ask = (buffer: Buffer<'f32'>, at: I32) => {
-    for (let line = 0; line < tileVectors * lanes; line += LINE) b.prefetch(buffer, at, line);
-  };
   const { d, ldd } = t;
   if (d && ldd) {
     const plus = () =>
       b.if(t.add, () => {
         const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), ldd), t.column));
         start(d, dAt);
-        if (!t.asks) for (const at of dAt) ask(d, b.add(at, b.mul(ldd, tileRows(target))));
+        const below = b.mul(ldd, tileRows(target));
+        if (!t.meanwhile) for (const at of dAt) prefetchNear(b, d, b.add(at, below), tileVectors * lanes);
       });
     b.if(t.continues, () => start(t.c, cAt), plus);
   } else b.if(t.continues, () => start(t.c, cAt));
@@ -336,8 +363,7 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
     const vectors: Vec[] = [];
     for (const start of t.panelStarts) {
       const panelAt = b.add(start, deep);
-      if (t.ahead !== undefined)
-        for (let line = 0; line < width; line += LINE) b.prefetch(t.panels, b.add(panelAt, t.ahead), line);
+      if (t.ahead !== undefined) prefetchNear(b, t.panels, b.add(panelAt, t.ahead), width);
       for (let v = 0; v < PANEL_VECTORS; v++)
         vectors.push(b.loadVec(t.panels, panelAt, undefined, v * lanes));
     }
@@ -347,16 +373,11 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
       for (let v = 0; v < tileVectors; v++) acc[r][v].set(b.mulAdd(broadcast, vectors[v], acc[r][v].get()));
     }
   };
-  if (d && ldd && t.asks) {
-    // Row by row between steps of k: all at once would hold up A and B.
-    const stretch = 4 * Math.ceil(kBlock(target) / tileRows(target) / 4);
+  const { meanwhile } = t;
+  if (meanwhile) {
+    const stretch = 4 * Math.ceil(t.most / tileRows(target) / 4);
     b.loop(0, t.count, 1, (r) => {
-      const row = b.add(t.row, r);
-      const first = () => {
-        ask(t.c, b.add(b.mul(row, t.n), t.column));
-        b.if(t.add, () => ask(d, b.add(b.mul(b.add(row, tileRows(target)), ldd), t.column)));
-      };
-      b.if(t.continues, () => undefined, first);
+      meanwhile(b.add(t.row, r));
       const from = b.add(t.begin, b.mul(r, stretch));
       const until = b.select(b.lt(r, t.count - 1), b.min(t.end, b.add(from, stretch)), t.end);
       b.loop(from, until, 1, step);
@@ -395,6 +416,25 @@ interface PackedColumns {
   readonly at: I32;
   readonly width: number;
   readonly k: I32 | number;
+}
+
+/**
+ * What asks for some steps of all columns, a few elements at each call, in the order in which they lie in memory, and does
+ * `otherwise` when all are asked for.
+ */
+function asker(b: Builder, columns: Columns, steps: I32): (otherwise: () => void) => void {
+  const left = b.variable<'i32'>(steps);
+  const row = b.variable<'i32'>(columns.from);
+  const column = b.variable<'i32'>(b.int(0));
+  const some = () => {
+    prefetchNear(b, columns.source, b.add(row.get(), column.get()), ASKED);
+    const next = b.add(column.get(), ASKED);
+    const through = b.le(columns.columns, next);
+    column.set(b.select(through, b.int(0), next));
+    row.set(b.add(row.get(), b.mul(through, columns.distance)));
+    left.set(b.sub(left.get(), through));
+  };
+  return (otherwise) => b.if(b.lt(0, left.get()), some, otherwise);
 }
 
 /** Copies some steps of all columns; the last of them are followed by zeros up to the width. */
