@@ -1,7 +1,17 @@
-// Linear-scan register allocation: each virtual register gets one machine register or one place in memory.
+// Linear-scan register allocation: each virtual register gets one machine register or one place in memory. What lives in
+// memory and is only read in an innermost loop is another virtual register there, which may find a machine register.
 // Poletto and Sarkar (1999), "Linear scan register allocation", with weights by loop depth to choose what is spilled.
 import type { Register } from './encoder.js';
-import { type MachineCode, type RegisterClass, readsOf, type Virtual, writeOf } from './machine.js';
+import {
+  type Machine,
+  type MachineCode,
+  type RegisterClass,
+  readInPlace,
+  readsOf,
+  type Virtual,
+  withReads,
+  writeOf,
+} from './machine.js';
 
 /** Where a virtual register lives: a machine register, or the number of a stack slot, or its own argument. */
 export type Location =
@@ -25,6 +35,8 @@ const RCX = 1;
 const vectorFile = (lanes: number): Register[] => Array.from({ length: lanes === 16 ? 32 : 16 }, (_, i) => i);
 /** Turns that a loop is taken to make: what is used in a loop matters more than what is used around it, however often. */
 const TURNS = 64;
+/** How often what innermost loops read from memory is looked for: what moves into a register may push out another. */
+const ROUNDS = 2;
 /** As many as one instruction reads at most. */
 const SCRATCH = 3;
 const GENERAL_SCRATCH: readonly Register[] = [RCX, 2, 0];
@@ -39,21 +51,82 @@ interface Interval {
   hint?: Virtual;
 }
 
-export function allocate(code: MachineCode): Allocation {
-  const intervals = intervalsOf(code);
+/** Code whose virtual registers have found their places. */
+export interface Allocated {
+  readonly code: MachineCode;
+  readonly allocation: Allocation;
+}
+
+export function allocate(code: MachineCode): Allocated {
   const vectors = vectorFile(code.lanes);
-  const full = scan(code, intervals, { general: GENERAL, vector: vectors });
-  const spills = full.spilled;
-  if (spills.general === 0 && spills.vector === 0) return { ...full, scratch: { general: [], vector: [] } };
+  const full = scan(code, { general: GENERAL, vector: vectors });
+  const { general, vector } = full.spilled;
+  if (general === 0 && vector === 0)
+    return { code, allocation: { ...full, scratch: { general: [], vector: [] } } };
   // What lives in memory passes through registers kept for it, so there are fewer for the rest.
   const files = {
-    general: spills.general > 0 ? GENERAL.filter((r) => r !== RCX) : GENERAL,
-    vector: spills.vector > 0 ? vectors.slice(SCRATCH) : vectors,
+    general: general > 0 ? GENERAL.filter((r) => r !== RCX) : GENERAL,
+    vector: vector > 0 ? vectors.slice(SCRATCH) : vectors,
   };
-  return {
-    ...scan(code, intervals, files),
-    scratch: { general: GENERAL_SCRATCH, vector: vectors.slice(0, SCRATCH) },
-  };
+  const scratch = { general: GENERAL_SCRATCH, vector: vectors.slice(0, SCRATCH) };
+  const places = (c: MachineCode): Allocated => ({ code: c, allocation: { ...scan(c, files), scratch } });
+  let best = places(code);
+  let last = best;
+  for (let round = 0; round < ROUNDS && readsFromMemory(best) > 0; round++) {
+    last = places(splitAtLoops(last));
+    if (readsFromMemory(last) < readsFromMemory(best)) best = last;
+  }
+  return best;
+}
+
+/** Gives what innermost loops read from memory, and do not write, a virtual register of their own. */
+function splitAtLoops({ code, allocation: { locations } }: Allocated): MachineCode {
+  const classes = [...code.classes];
+  const instructions = [...code.instructions];
+  // From the last to the first: what is put in before a loop moves only what stands behind.
+  for (const [begin, end] of innermostLoops(code.instructions).reverse()) {
+    const written = new Set<Virtual | undefined>();
+    for (let i = begin; i < end; i++) written.add(writeOf(instructions[i]));
+    const own = new Map<Virtual, Virtual>();
+    for (let i = begin; i < end; i++) {
+      for (const v of loadedFor(instructions[i], locations)) {
+        if (written.has(v) || own.has(v)) continue;
+        own.set(v, classes.push(classes[v]) - 1);
+      }
+    }
+    for (let i = begin; i < end; i++) instructions[i] = withReads(instructions[i], own);
+    const moves = [...own].map(
+      ([a, dst]): Machine => ({ op: classes[dst] === 'general' ? 'move' : 'vectorMove', dst, a }),
+    );
+    instructions.splice(begin, 0, ...moves);
+  }
+  return { ...code, classes, instructions };
+}
+
+/** Where loops with none inside them begin and end, in order. */
+function innermostLoops(instructions: readonly Machine[]): [number, number][] {
+  const found: [number, number][] = [];
+  let begin = -1;
+  instructions.forEach(({ op }, i) => {
+    if (op === 'loopBegin') begin = i;
+    if (op !== 'loopEnd') return;
+    if (begin >= 0) found.push([begin, i]);
+    begin = -1;
+  });
+  return found;
+}
+
+/** What an instruction reads that has to be loaded for it. */
+function loadedFor(m: Machine, locations: Allocation['locations']): Virtual[] {
+  return readsOf(m).filter((v) => !('register' in locations[v]!) && !readInPlace(m, v));
+}
+
+/** How many values innermost loops load before they can use them. */
+function readsFromMemory({ code: { instructions }, allocation: { locations } }: Allocated): number {
+  let count = 0;
+  for (const [begin, end] of innermostLoops(instructions))
+    for (let i = begin; i < end; i++) count += loadedFor(instructions[i], locations).length;
+  return count;
 }
 
 /** Positions: instruction i reads at 2i and writes at 2i + 1, so that a result may take the place of an operand. */
@@ -93,10 +166,10 @@ function intervalsOf({ instructions, classes, parameters }: MachineCode): Interv
 }
 
 function scan(
-  { classes, parameters }: MachineCode,
-  intervals: readonly Interval[],
+  code: MachineCode,
   files: Readonly<Record<RegisterClass, readonly Register[]>>,
 ): Omit<Allocation, 'scratch'> {
+  const { classes, parameters } = code;
   const locations: (Location | undefined)[] = new Array(classes.length).fill(undefined);
   const free = { general: [...files.general].reverse(), vector: [...files.vector].reverse() };
   const active = { general: [] as Interval[], vector: [] as Interval[] };
@@ -108,7 +181,7 @@ function scan(
     locations[x.virtual] = parameters.has(x.virtual) ? { argument: true } : { slot: slots++ };
   };
   const registerOf = (v: Virtual) => (locations[v] as { register: Register }).register;
-  for (const interval of intervals) {
+  for (const interval of intervalsOf(code)) {
     const file = classes[interval.virtual];
     active[file] = active[file].filter((x) => {
       if (x.end >= interval.start) return true;

@@ -2,10 +2,9 @@
 import { RetortError, refuse } from '../../../errors.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { verifyKernel } from '../../kernel/verify.js';
-import { type Allocation, allocate } from './allocate.js';
+import { type Allocated, allocate } from './allocate.js';
 import { streams, type X64 } from './detect.js';
 import { type Emitted, emit } from './emit.js';
-import type { MachineCode } from './machine.js';
 import { native } from './native.js';
 import { select } from './select.js';
 import { unroll } from './unroll.js';
@@ -45,9 +44,8 @@ export function compileX64(kernel: Kernel): Emitted {
   return emit(plain.code, plain.allocation);
 }
 
-function prepare(kernel: Kernel): { readonly code: MachineCode; readonly allocation: Allocation } {
-  const code = select(kernel);
-  return { code, allocation: allocate(code) };
+function prepare(kernel: Kernel): Allocated {
+  return allocate(select(kernel));
 }
 
 /** Compiles a kernel and makes it callable; gives its address. @throws RetortError bad-kernel, out-of-memory */

@@ -18,6 +18,7 @@ import {
   type Machine,
   type MachineCode,
   type Parameter,
+  readInPlace,
   readsOf,
   type Source,
   type Virtual,
@@ -100,7 +101,7 @@ class Emitter {
       if (this.#loaded.has(v)) continue;
       const at = locations[v]!;
       if ('register' in at) continue;
-      if (m.op === 'compare' && v === m.b && v !== m.a) continue;
+      if (readInPlace(m, v)) continue;
       const file = this.#code.classes[v];
       // What is divided goes into rax anyway; the divisor must not lie in rax or rdx.
       const divided = (m.op === 'div' || m.op === 'rem') && v === m.a;

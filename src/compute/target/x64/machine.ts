@@ -111,7 +111,29 @@ export function readsOf(m: Machine): Virtual[] {
   return out;
 }
 
+/** Whether an instruction takes this operand from where it lives, be it memory. */
+export function readInPlace(m: Machine, v: Virtual): boolean {
+  return m.op === 'compare' && v === m.b && v !== m.a;
+}
+
 /** The virtual register that an instruction writes. */
 export function writeOf(m: Machine): Virtual | undefined {
   return 'dst' in m ? m.dst : undefined;
+}
+
+/** The same instruction with other virtual registers to read; what `advance` counts stays. */
+export function withReads(m: Machine, other: ReadonlyMap<Virtual, Virtual>): Machine {
+  const virtual = (v: Virtual) => other.get(v) ?? v;
+  const source = (s: Source | { readonly immediate: number }) => {
+    if (typeof s === 'number') return virtual(s);
+    if (!('base' in s)) return s;
+    return { ...s, base: virtual(s.base), ...(s.index === undefined ? {} : { index: virtual(s.index) }) };
+  };
+  const changed: Record<string, unknown> = { ...m };
+  for (const operand of ['a', 'b', 'c', 'mask', 'from']) {
+    const read = changed[operand];
+    if (read !== undefined) changed[operand] = source(read as Source);
+  }
+  if (m.op === 'store' || m.op === 'vectorStore' || m.op === 'maskStore') changed.to = source(m.to);
+  return changed as Machine;
 }

@@ -1,0 +1,81 @@
+// Register allocation: what innermost loops read, and that kernels with more values than registers do what they did.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { x64Runner } from '../../../../test/support/x64-runner.js';
+import { buildKernel } from '../../kernel/builder.js';
+import { interpret } from '../../kernel/interpreter.js';
+import type { Kernel } from '../../kernel/ir.js';
+import { matmulKernel } from '../../op/linear/kernel.js';
+import { allocate } from './allocate.js';
+import { X64_TARGETS } from './compile.js';
+import { whyNotX64 } from './detect.js';
+import { readInPlace, readsOf } from './machine.js';
+import { select } from './select.js';
+import { unroll } from './unroll.js';
+
+const target = X64_TARGETS.avx2;
+
+/** Values that innermost loops with so many multiply-adds read from memory where a register was to hold them. */
+function loadsBeside(kernel: Kernel, multiplyAdds: number): number {
+  const { code, allocation } = allocate(select(unroll(kernel)));
+  let loop: typeof code.instructions = [];
+  let loads = 0;
+  for (const m of code.instructions) {
+    if (m.op === 'loopBegin') loop = [];
+    else loop = [...loop, m];
+    if (m.op !== 'loopEnd' || loop.filter(({ op }) => op === 'fma').length < multiplyAdds) continue;
+    for (const inside of loop)
+      for (const v of readsOf(inside))
+        if (!('register' in allocation.locations[v]!) && !readInPlace(inside, v)) loads++;
+    loop = [];
+  }
+  return loads;
+}
+
+test("the matrix product's innermost loops find all they read in registers", () => {
+  for (const instructions of ['avx2', 'avx512'] as const) {
+    // Where panels are asked for ahead, the first tile needs more pointers than there are registers.
+    const streaming = { ...X64_TARGETS[instructions], streams: true };
+    assert.equal(loadsBeside(matmulKernel(streaming), 8), 0, instructions);
+  }
+});
+
+/** Loops one after another, each of which reads four of many pointers and numbers that all live to the end. */
+function crowded(): Kernel {
+  const fields = { x: 'f32*', y: 'f32*', n: 'i32', a: 'i32' } as const;
+  return buildKernel('crowded', target, fields, (b, { x, y, n, a }) => {
+    const starts = Array.from({ length: 20 }, (_, i) => b.mul(b.add(a, i), 3));
+    const counts = starts.map((start) => b.variable(start));
+    for (let first = 0; first < 20; first += 4) {
+      b.loop(0, 3, 1, (outer) => {
+        b.loop(0, n, 1, (i) => {
+          for (let s = first; s < first + 4; s++) {
+            const at = b.add(starts[s], b.add(i, outer));
+            b.store(
+              y,
+              b.add(b.mul(b.add(i, outer), 20), s),
+              b.add(b.load(x, at), b.toFloat(counts[s].get())),
+            );
+          }
+          counts[first].set(b.add(counts[first].get(), starts[(first + 7) % 20]));
+        });
+        counts[first + 1].set(b.add(counts[first + 1].get(), outer));
+      });
+    }
+    for (let s = 0; s < 20; s++) b.store(y, s, b.toFloat(b.add(counts[s].get(), starts[s])));
+  });
+}
+
+test('more values than registers, read and written in several loops', {
+  skip: whyNotX64('avx2') ?? false,
+}, () => {
+  const kernel = crowded();
+  const run = x64Runner(kernel);
+  for (const n of [0, 1, 3, 4, 9]) {
+    const fresh = () => [Float32Array.from({ length: 200 }, (_, i) => i / 7), new Float32Array(300)];
+    const [wanted, got] = [fresh(), fresh()];
+    interpret(kernel, target, wanted, [0, 1, 0, n, 2]);
+    run(got, [0, 1, 0, n, 2]);
+    assert.deepEqual(got, wanted, `n ${n}`);
+  }
+});
