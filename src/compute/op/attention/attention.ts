@@ -3,7 +3,14 @@ import { refuse } from '../../../errors.js';
 import type { Context } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
 import { type Tensor, viewOf } from '../../tensor.js';
-import { attendKernel, attentionBackwardKernel, SEQUENCE_WORDS, TILE_WORDS, tileSizes } from './kernel.js';
+import {
+  attendKernel,
+  attentionBackwardKernel,
+  backwardScratch,
+  SEQUENCE_WORDS,
+  TILE_WORDS,
+  tileSizes,
+} from './kernel.js';
 import {
   BLOCK,
   blockSizes,
@@ -236,7 +243,8 @@ export function attention(
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
     storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
-    const scratch = device.temporary([device.threads, 2 * tileSizes(device.target)[0], plan.scratchStride]);
+    const rows = backwardScratch(device.target, shape.headDim);
+    const scratch = device.temporary([device.threads, rows, plan.scratchStride]);
     device.launch(
       device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
       plan.sequences.shape[0] * shape.kvHeads,

@@ -7,12 +7,13 @@ import {
   buildKernel,
   type F32,
   type I32,
+  type Int,
   type Variable,
   type Vec,
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { exp, log } from '../../kernel/math.js';
-import { prefetchAll } from '../prefetch.js';
+import { prefetchAll, prefetchNear, ROWS_AHEAD } from '../prefetch.js';
 import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from './layout.js';
 
 /** Queries in a tile, largest first: with twice the registers there is one of twice the rows. */
@@ -182,28 +183,36 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           }
         };
 
+        /** All rows at once, so that none waits for another's last operation. */
         const softmax = ({ at, scoreAt }: Head) => {
-          for (let r = 0; r < rows; r++) {
-            const eachScore = (body: (score: Vec, i: I32) => void) =>
-              b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
-                const scoreOf = b.add(scoreAt[r], i);
-                body(b.loadVec(p.scratch, scoreOf), scoreOf);
-              });
-            const peak = b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY));
-            eachScore((score) => peak.set(b.max(peak.get(), score)));
-            const highest = b.hmax(peak.get());
-            const wide = b.splat(highest);
-            const sum = b.variable<'vec'>(b.zero());
-            eachScore((score, i) => {
-              const e = exp(b, b.sub(score, wide));
-              b.store(p.scratch, i, e);
-              sum.set(b.add(sum.get(), e));
+          const eachScore = (body: (scores: readonly Vec[], at: readonly I32[]) => void) =>
+            b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
+              const scoresOf = scoreAt.map((start) => b.add(start, i));
+              body(
+                scoresOf.map((of) => b.loadVec(p.scratch, of)),
+                scoresOf,
+              );
             });
-            const total = b.hsum(sum.get());
-            b.store(p.lse, at[r], b.add(highest, log(b, total)));
-            const inverse = b.splat(b.div(1, total));
-            eachScore((e, i) => b.store(p.scratch, i, b.mul(e, inverse)));
-          }
+          const peaks = at.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
+          eachScore((scores) => {
+            for (const [r, score] of scores.entries()) peaks[r].set(b.max(peaks[r].get(), score));
+          });
+          const highest = peaks.map((peak) => b.hmax(peak.get()));
+          const wide = highest.map((h) => b.splat(h));
+          const sums = at.map(() => b.variable<'vec'>(b.zero()));
+          eachScore((scores, of) => {
+            for (const [r, score] of scores.entries()) {
+              const e = exp(b, b.sub(score, wide[r]));
+              b.store(p.scratch, of[r], e);
+              sums[r].set(b.add(sums[r].get(), e));
+            }
+          });
+          const totals = sums.map((sum) => b.hsum(sum.get()));
+          for (const [r, total] of totals.entries()) b.store(p.lse, at[r], b.add(highest[r], log(b, total)));
+          const inverses = totals.map((total) => b.splat(b.div(1, total)));
+          eachScore((es, of) => {
+            for (const [r, e] of es.entries()) b.store(p.scratch, of[r], b.mul(e, inverses[r]));
+          });
         };
 
         /** Adds the probabilities of a block times its values. */
@@ -286,6 +295,14 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 }
 
 /**
+ * Scratch elements for a key: a tile's rows of probabilities and as many of score gradients, then rows of keys and of the
+ * gradients of keys and values.
+ */
+export function backwardScratch(target: TargetInfo, headDim: number): number {
+  return 2 * tileSizes(target)[0] + 3 * valueStride(target, headDim);
+}
+
+/**
  * Gradients of attention from those of its output, probabilities made anew from lse. An item is one sequence and one
  * key/value head: it owns dk and dv of that head and dq of the query heads that share it. dqkv is overwritten.
  */
@@ -307,13 +324,19 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
       dout: 'f32*',
       sequences: 'i32*',
       dqkv: 'f32*',
-      /** Per part: a tile's rows of probabilities, then as many of score gradients. */
+      /** Per part `backwardScratch` x scratchStride elements. */
       scratch: 'f32*',
+      /** At least the keys, rounded up to whole blocks. */
       scratchStride: 'i32',
       scale: 'f32',
     },
     (b, p) => {
       const width = rowWidth(shape);
+      const stride = valueStride(target, headDim);
+      const part = b.mul(b.mul(b.part, backwardScratch(target, headDim)), p.scratchStride);
+      const scratchAt = (rows: Int) => b.add(part, b.mul(rows, p.scratchStride));
+      // Side by side, where rows of dqkv are far apart and share the lines of the first-level cache.
+      const [keyRows, keySums, valueSums] = [0, 1, 2].map((i) => scratchAt(2 * largest + i * stride));
       b.items((item) => {
         const kvHead = b.rem(item, kvHeads);
         const at = b.mul(b.div(item, kvHeads), SEQUENCE_WORDS);
@@ -324,13 +347,20 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
         const keyStart = b.add(b.add(firstAt, keysAt(shape)), b.mul(kvHead, headDim));
         const valueStart = b.add(b.add(firstAt, valuesAt(shape)), b.mul(kvHead, headDim));
         const scale = b.splat(p.scale);
-
-        b.loop(0, length, 1, (i) => {
-          const row = b.mul(i, width);
-          b.vectors(headDim, (d, count) => {
-            b.store(p.dqkv, b.add(b.add(keyStart, row), d), b.zero(), count);
-            b.store(p.dqkv, b.add(b.add(valueStart, row), d), b.zero(), count);
+        /** Calls body for the vectors of each of the sequence's rows, which may need a lane count in dqkv. */
+        const eachVector = (body: (row: I32, near: I32, lane: number, count: I32 | undefined) => void) =>
+          b.loop(0, length, 1, (i) => {
+            for (let lane = 0; lane < headDim; lane += b.lanes)
+              body(b.mul(i, width), b.mul(i, stride), lane, tailCount(b, headDim, lane));
           });
+
+        const ahead = ROWS_AHEAD * width;
+        eachVector((row, near, lane, count) => {
+          if (lane === 0) prefetchNear(b, p.qkv, b.add(b.add(keyStart, row), ahead), headDim);
+          const key = b.loadVec(p.qkv, b.add(keyStart, row), count, lane);
+          b.store(p.scratch, b.add(keyRows, near), key, undefined, lane);
+          b.store(p.scratch, b.add(keySums, near), b.zero(), undefined, lane);
+          b.store(p.scratch, b.add(valueSums, near), b.zero(), undefined, lane);
         });
 
         const tile = (rows: number, head: I32, first: I32) => {
@@ -343,13 +373,9 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           const queryAt = index.map((_, r) =>
             b.add(b.mul(b.add(b.add(firstRow, first), r), width), b.mul(head, headDim)),
           );
+          const probabilityAt = index.map((_, r) => scratchAt(r));
+          const gradientAt = index.map((_, r) => scratchAt(largest + r));
           const lse = index.map((i) => b.splat(b.load(p.lse, i)));
-          const probabilityAt = index.map((_, r) =>
-            b.mul(b.add(b.mul(b.part, 2 * largest), r), p.scratchStride),
-          );
-          const gradientAt = index.map((_, r) =>
-            b.mul(b.add(b.mul(b.part, 2 * largest), largest + r), p.scratchStride),
-          );
           const delta = rowAt.map((row) => {
             const sum = b.variable<'vec'>(b.zero());
             b.vectors(headDim, (d, count) => {
@@ -359,38 +385,64 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             return b.splat(b.hsum(sum.get()));
           });
 
-          b.loop(0, blocks, 1, (block) => {
-            const blockAt = b.mul(b.add(b.mul(b.add(firstBlock, block), kvHeads), kvHead), headDim * BLOCK);
+          /** Stores probabilities of `many` neighbouring blocks and their scores' gradients; those of later keys are 0. */
+          const differentiate = (block: I32, many: number) => {
             const before = b.mul(block, BLOCK);
-            for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
-              const scores = accumulators(b, rows, vectors);
-              const slopes = accumulators(b, rows, vectors);
-              const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) =>
-                b.loadVec(buffer, b.add(blockAt, b.mul(d, BLOCK)), undefined, start + v * b.lanes);
-              product(b, scores, 0, headDim, (r, d) => b.load(p.qkv, b.add(queryAt[r], d)), column(p.keys));
-              product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
-              const put = (masked: boolean) => {
-                for (let v = 0; v < vectors; v++) {
-                  const lane = start + v * b.lanes;
-                  const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
-                  for (let r = 0; r < rows; r++) {
-                    const seen = masked && b.lt(key, b.splatInt(b.add(first, r + 1)));
-                    const e = exp(b, b.sub(b.mul(scores[r][v].get(), scale), lse[r]));
-                    const slope = b.mul(b.mul(e, b.sub(slopes[r][v].get(), delta[r])), scale);
-                    const kept = (x: Vec) => (seen ? b.select(seen, x, 0) : x);
-                    b.store(p.scratch, b.add(probabilityAt[r], before), kept(e), undefined, lane);
-                    b.store(p.scratch, b.add(gradientAt[r], before), kept(slope), undefined, lane);
-                  }
-                }
+            const blockAt = Array.from({ length: many }, (_, i) =>
+              b.mul(b.add(b.mul(b.add(b.add(firstBlock, block), i), kvHeads), kvHead), headDim * BLOCK),
+            );
+            for (const { start, vectors } of groups(b.lanes, BLOCK, 2)) {
+              const laneOf = (v: number) => start + (v % vectors) * b.lanes;
+              const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) => {
+                const at = b.add(blockAt[Math.floor(v / vectors)], b.mul(d, BLOCK));
+                return b.loadVec(buffer, at, undefined, laneOf(v));
               };
-              b.if(
-                b.lt(first, b.add(before, BLOCK - 1)),
-                () => put(true),
-                () => put(false),
-              );
+              const put = (
+                products: readonly (readonly Variable<'vec'>[])[],
+                to: readonly I32[],
+                what: (product: Vec, r: number, at: I32, lane: number) => Vec,
+              ) => {
+                const all = (masked: boolean) => {
+                  for (let v = 0; v < many * vectors; v++) {
+                    const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
+                    const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
+                    for (let r = 0; r < rows; r++) {
+                      const value = what(products[r][v].get(), r, before, lane);
+                      const seen = masked && b.lt(key, b.splatInt(b.add(first, r + 1)));
+                      const kept = seen ? b.select(seen, value, 0) : value;
+                      b.store(p.scratch, b.add(to[r], before), kept, undefined, lane);
+                    }
+                  }
+                };
+                b.if(
+                  b.lt(first, b.add(before, many * BLOCK - 1)),
+                  () => all(true),
+                  () => all(false),
+                );
+              };
+              const scores = accumulators(b, rows, many * vectors);
+              product(b, scores, 0, headDim, (r, d) => b.load(p.qkv, b.add(queryAt[r], d)), column(p.keys));
+              put(scores, probabilityAt, (score, r) => exp(b, b.sub(b.mul(score, scale), lse[r])));
+              const slopes = accumulators(b, rows, many * vectors);
+              product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
+              put(slopes, gradientAt, (slope, r, at, lane) => {
+                const e = b.loadVec(p.scratch, b.add(probabilityAt[r], at), undefined, lane);
+                return b.mul(b.mul(e, b.sub(slope, delta[r])), scale);
+              });
             }
-          });
+          };
+          /** Asks for rows a bit at a time: all at once would hold up what is read meanwhile. */
+          const ask = (buffer: Buffer<'f32'>, at: readonly I32[], further: number) => {
+            for (const start of at) prefetchNear(b, buffer, b.add(start, further), headDim);
+          };
+          ask(p.dqkv, queryAt, 0);
+          ask(p.qkv, queryAt, rows * width);
+          const many = Math.max(1, (2 * b.lanes) / BLOCK);
+          const whole = b.sub(blocks, b.rem(blocks, many));
+          b.loop(0, whole, many, (block) => differentiate(block, many));
+          if (many > 1) b.loop(whole, blocks, 1, (block) => differentiate(block, 1));
 
+          ask(p.out, rowAt, rows * heads * headDim);
           for (const { start, vectors } of groups(b.lanes, headDim, 2)) {
             const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
             const acc = accumulators(b, rows, vectors);
@@ -400,19 +452,20 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               0,
               keys,
               (r, j) => b.load(p.scratch, b.add(gradientAt[r], j)),
-              (v, j) => b.loadVec(p.qkv, b.add(keyStart, b.mul(j, width)), count(v), start + v * b.lanes),
+              (v, j) =>
+                b.loadVec(p.scratch, b.add(keyRows, b.mul(j, stride)), undefined, start + v * b.lanes),
             );
             for (let r = 0; r < rows; r++) {
               for (let v = 0; v < vectors; v++) {
                 b.store(p.dqkv, queryAt[r], acc[r][v].get(), count(v), start + v * b.lanes);
               }
             }
-            /** dqkv[to + j] += sum over the tile's rows of weight[r][j] * source[r]. */
+            /** sums[j] += sum over the tile's rows of weight[r][j] * source[r]. */
             const spread = (
               source: Buffer<'f32'>,
               sourceAt: readonly I32[],
               weightAt: readonly I32[],
-              to: I32,
+              sumsAt: I32,
             ) => {
               const held = sourceAt.map((row) =>
                 Array.from({ length: vectors }, (_, v) =>
@@ -420,19 +473,21 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
                 ),
               );
               b.loop(0, keys, 1, (j) => {
-                const at = b.add(to, b.mul(j, width));
+                const at = b.add(sumsAt, b.mul(j, stride));
                 const sums = Array.from({ length: vectors }, (_, v) =>
-                  b.loadVec(p.dqkv, at, count(v), start + v * b.lanes),
+                  b.loadVec(p.scratch, at, undefined, start + v * b.lanes),
                 );
                 for (let r = 0; r < rows; r++) {
                   const weight = b.splat(b.load(p.scratch, b.add(weightAt[r], j)));
                   for (let v = 0; v < vectors; v++) sums[v] = b.mulAdd(weight, held[r][v], sums[v]);
                 }
-                for (let v = 0; v < vectors; v++) b.store(p.dqkv, at, sums[v], count(v), start + v * b.lanes);
+                for (let v = 0; v < vectors; v++)
+                  b.store(p.scratch, at, sums[v], undefined, start + v * b.lanes);
               });
             };
-            spread(p.qkv, queryAt, gradientAt, keyStart);
-            spread(p.dout, rowAt, probabilityAt, valueStart);
+            if (start === 0) ask(p.dout, rowAt, rows * heads * headDim);
+            spread(p.qkv, queryAt, gradientAt, keySums);
+            spread(p.dout, rowAt, probabilityAt, valueSums);
           }
         };
 
@@ -443,6 +498,19 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             const to = b.sub(length, b.rem(length, rows));
             b.loop(from, to, rows, (first) => tile(rows, head, first));
             from = to;
+          }
+        });
+
+        eachVector((row, near, lane, count) => {
+          if (lane === 0)
+            for (const to of [keyStart, valueStart])
+              prefetchNear(b, p.dqkv, b.add(b.add(to, row), ahead), headDim);
+          for (const [from, to] of [
+            [keySums, keyStart],
+            [valueSums, valueStart],
+          ]) {
+            const sum = b.loadVec(p.scratch, b.add(from, near), undefined, lane);
+            b.store(p.dqkv, b.add(to, row), sum, count, lane);
           }
         });
       });
