@@ -5,7 +5,7 @@
 // floor(p / 16) of its block table: blocks are aligned to absolute positions, so a row's result is the same alone, in
 // a batch, or after a shared prefix.
 import { refuse } from '../../../errors.js';
-import { buildKernel } from '../../kernel/builder.js';
+import { buildKernel, type I32 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { prefetchAll, ROWS_AHEAD } from '../prefetch.js';
 
@@ -59,14 +59,25 @@ export function shapeKey({ heads, kvHeads, headDim }: HeadShape): string {
 export function storeTransposedKernel(target: TargetInfo, shape: HeadShape, start: number): Kernel {
   const { kvHeads, headDim } = shape;
   return buildKernel('store-transposed', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
+    const size = kvHeads * headDim;
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
-      const place = b.rem(slot, BLOCK);
-      const to = b.add(b.mul(b.div(slot, BLOCK), kvHeads * headDim * BLOCK), place);
+      const block = b.div(slot, BLOCK);
+      const to = b.add(b.mul(block, size * BLOCK), b.rem(slot, BLOCK));
       const from = b.add(b.mul(row, rowWidth(shape)), start);
-      prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), kvHeads * headDim);
-      b.loop(0, kvHeads * headDim, 1, (i) =>
-        b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i))),
+      prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), size);
+      const put = (i: I32) => b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i)));
+      // Each element has a line of its own: those of the next row are asked for where they are others.
+      const nextBlock = b.div(b.loadInt(p.slot, b.min(b.add(row, 1), b.sub(b.end, 1))), BLOCK);
+      const next = b.mul(nextBlock, size * BLOCK);
+      b.if(
+        b.eq(block, nextBlock),
+        () => b.loop(0, size, 1, put),
+        () =>
+          b.loop(0, size, 1, (i) => {
+            b.prefetch(p.blocks, b.add(next, b.mul(i, BLOCK)));
+            put(i);
+          }),
       );
     });
   });
