@@ -99,12 +99,17 @@ export function matmulKernel(target: TargetInfo): Kernel {
       const kChunk = b.max(1, b.select(p.wholeK, p.k, b.int(kBlock(target))));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
       const panelSize = b.mul(p.k, width);
-      /** Asks for what a tile writes and for what the one below it is added to. */
-      const askAround = (row: I32, panel: I32, panels: number) => {
+      /** Asks for what the tile writes for the first time, and for what the one beneath begins with. */
+      const askAround = (row: I32, panel: I32, panels: number, continues: I32) => {
         const column = b.mul(panel, width);
-        prefetchNear(b, p.c, b.add(b.mul(row, p.n), column), panels * width);
         const below = b.add(row, tileRows(target));
-        b.if(p.add, () => prefetchNear(b, p.d, b.add(b.mul(below, p.ldd), column), panels * width));
+        const ask = (buffer: Buffer<'f32'>, of: I32, distance: I32) =>
+          prefetchNear(b, buffer, b.add(b.mul(of, distance), column), panels * width);
+        const first = () => {
+          ask(p.c, row, p.n);
+          b.if(p.add, () => ask(p.d, below, p.ldd));
+        };
+        b.if(continues, () => ask(p.c, below, p.n), first);
       };
       b.loop(firstRow, lastRow, rowBlock(target), (blockStart) => {
         const blockEnd = b.min(lastRow, b.add(blockStart, rowBlock(target)));
@@ -117,6 +122,7 @@ export function matmulKernel(target: TargetInfo): Kernel {
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
               tiles(b, target, blockStart, blockEnd, (row, count, first) => {
                 const rowStart = Array.from({ length: count }, (_, r) => b.mul(b.add(row, r), p.lda));
+                const continues = b.lt(0, k0);
                 matmulTile(b, target, {
                   ...p,
                   row,
@@ -126,19 +132,12 @@ export function matmulKernel(target: TargetInfo): Kernel {
                   panelStarts,
                   begin: k0,
                   end: b.min(p.k, b.add(k0, kBlock(target))),
-                  continues: b.lt(0, k0),
+                  continues,
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
                   most: kBlock(target),
                   meanwhile:
-                    first || !isWide(target)
-                      ? undefined
-                      : (r) =>
-                          b.if(
-                            b.lt(0, k0),
-                            () => undefined,
-                            () => askAround(r, panel, panels),
-                          ),
+                    first || !isWide(target) ? undefined : (r) => askAround(r, panel, panels, continues),
                 });
               }),
             );
