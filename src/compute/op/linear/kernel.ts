@@ -197,20 +197,17 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           const partOfB = { source: p.b, from: fromB, distance: p.n, columns };
           packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
           packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
-          let meanwhile: (() => void) | undefined;
-          if (isWide(target)) {
-            const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
-            const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, nextSteps);
-            const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
-            meanwhile = () => askA(() => askB(() => undefined));
-          }
-          // A group's packed rows stay in the first-level cache, and panels pass by.
-          b.loop(blockStart, blockEnd, group, (groupRow) => {
-            const groupStart = b.add(atA, b.mul(b.sub(groupRow, blockStart), most));
-            const groupEnd = b.min(blockEnd, b.add(groupRow, group));
-            strips(b, target, firstPanel, lastPanel, (panel, panels) => {
-              const panelSize = most * width;
-              const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
+          const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
+          const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, nextSteps);
+          const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
+          const meanwhile = isWide(target) ? () => askA(() => askB(() => undefined)) : undefined;
+          // A strip's packed panels stay in the first-level cache, and groups of rows pass by.
+          strips(b, target, firstPanel, lastPanel, (panel, panels) => {
+            const panelSize = most * width;
+            const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
+            b.loop(blockStart, blockEnd, group, (groupRow) => {
+              const groupStart = b.add(atA, b.mul(b.sub(groupRow, blockStart), most));
+              const groupEnd = b.min(blockEnd, b.add(groupRow, group));
               tiles(b, target, groupRow, groupEnd, (row, count) => {
                 const tileStart = b.add(groupStart, b.sub(row, groupRow));
                 matmulTile(b, target, {
@@ -223,7 +220,14 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   begin: b.int(0),
                   end: steps,
                   most,
-                  meanwhile: count === rows ? meanwhile : undefined,
+                  meanwhile:
+                    meanwhile && count === rows
+                      ? (r) => {
+                          const below = b.mul(b.add(r, rows), p.n);
+                          prefetchNear(b, p.c, b.add(below, b.mul(panel, width)), panels * width);
+                          meanwhile();
+                        }
+                      : undefined,
                   continues: b.or(p.add, b.lt(0, k0)),
                   elements: (k) => {
                     const from = b.add(tileStart, b.mul(k, group));
