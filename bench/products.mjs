@@ -1,4 +1,5 @@
 // Matrix products timed as bench_matmul.py of ../shared/bench/pytorch times PyTorch's: the best of three stretches of 0.4 s.
+// B is packed beforehand, as weights are, which stay packed until they change.
 // Usage: node bench/products.mjs THREADS     after npm run build
 import { createDevice } from '../dist/src/compute/device/device.js';
 import { matmul, pack } from '../dist/src/compute/op/linear/linear.js';

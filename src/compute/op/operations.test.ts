@@ -112,6 +112,8 @@ const small: OpCase[] = [
   attentionCase(3, 1, 10, [20]),
   attentionCase(4, 1, 6, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
   attentionCase(2, 2, 34, [31, 32]),
+  attentionCase(2, 1, 10, [57, 40]),
+  attentionCase(2, 2, 34, [36]),
   logprobCase([], 3, 5, 1),
   logprobCase([0], 1, 1, 1),
   logprobCase([15, 0], 2, 16, 0.5),

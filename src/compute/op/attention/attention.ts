@@ -243,11 +243,13 @@ export function attention(
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
     storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
+    const items = plan.sequences.shape[0] * shape.kvHeads;
+    const parts = Math.max(1, Math.min(device.threads, items));
     const rows = backwardScratch(device.target, shape.headDim);
-    const scratch = device.temporary([device.threads, rows, plan.scratchStride]);
+    const scratch = device.temporary([parts, rows, plan.scratchStride]);
     device.launch(
       device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
-      plan.sequences.shape[0] * shape.kvHeads,
+      items,
       [qkv, kv.keys, transposed, out, lse, dout, plan.sequences, dqkv.tensor, scratch],
       [plan.scratchStride, 1 / Math.sqrt(shape.headDim)],
     );

@@ -33,6 +33,9 @@ function tileVectors(rows: number): number {
   return rows === 1 ? 4 : 2;
 }
 
+/** The same of the backward pass, whatever the rows. */
+const BACKWARD_VECTORS = 2;
+
 /** Accumulates rows x vectors products over k in [from, to): acc[r][v] += a(r, k) * column(k, v). */
 function product(
   b: Builder,
@@ -69,6 +72,69 @@ function groups(lanes: number, n: number, most: number): { start: number; vector
 /** The lane count of the vector that starts at `start` of n elements; undefined where it is whole. */
 function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
+}
+
+/** Calls body for blocks: as many neighbouring ones at once as make so many vectors, then one by one. */
+function eachBlocks(
+  b: Builder,
+  blocks: I32,
+  vectors: number,
+  body: (block: I32, many: number) => void,
+): void {
+  const many = Math.max(1, (vectors * b.lanes) / BLOCK);
+  const whole = b.sub(blocks, b.rem(blocks, many));
+  b.loop(0, whole, many, (block) => body(block, many));
+  if (many > 1) b.loop(whole, blocks, 1, (block) => body(block, 1));
+}
+
+interface Scores {
+  readonly rows: number;
+  readonly headDim: number;
+  /** Most vectors of a block at once. */
+  readonly vectors: number;
+  /** Element d of a row of the tile. */
+  readonly row: (r: number, d: I32) => F32;
+  /** Neighbouring blocks, transposed, and where each begins. */
+  readonly columns: Buffer<'f32'>;
+  readonly blocks: readonly I32[];
+  /** Position of the first key of the first block, and of the tile's first row. */
+  readonly firstKey: I32;
+  readonly position: I32;
+  /** Where each row's numbers begin. */
+  readonly scratch: Buffer<'f32'>;
+  readonly to: readonly I32[];
+  /** What is stored for keys past a row's own position. */
+  readonly hidden: number;
+}
+
+/** Stores for each row of a tile and each key of some blocks what is `made` of the product of the two. */
+function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane: number) => Vec): void {
+  const many = t.blocks.length;
+  for (const { start, vectors } of groups(b.lanes, BLOCK, t.vectors)) {
+    const laneOf = (v: number) => start + (v % vectors) * b.lanes;
+    const acc = accumulators(b, t.rows, many * vectors);
+    product(b, acc, 0, t.headDim, t.row, (v, d) => {
+      const at = b.add(t.blocks[Math.floor(v / vectors)], b.mul(d, BLOCK));
+      return b.loadVec(t.columns, at, undefined, laneOf(v));
+    });
+    const put = (masked: boolean) => {
+      for (let v = 0; v < many * vectors; v++) {
+        const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
+        const key = b.add(b.splatInt(b.add(t.firstKey, lane)), b.iota());
+        for (let r = 0; r < t.rows; r++) {
+          const seen = masked && b.lt(key, b.splatInt(b.add(t.position, r + 1)));
+          const value = made(acc[r][v].get(), r, lane);
+          const stored = seen ? b.select(seen, value, t.hidden) : value;
+          b.store(t.scratch, b.add(t.to[r], t.firstKey), stored, undefined, lane);
+        }
+      }
+    };
+    b.if(
+      b.lt(t.position, b.add(t.firstKey, many * BLOCK - 1)),
+      () => put(true),
+      () => put(false),
+    );
+  }
 }
 
 /**
@@ -142,45 +208,22 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 
         /** Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. */
         const score = (block: I32, many: number, { kvHead, queryAt, scoreAt }: Head) => {
-          const first = b.mul(block, BLOCK);
-          const keysOf = Array.from({ length: many }, (_, i) =>
-            headIn(blockAt(b.add(block, i)), kvHead, headDim * BLOCK),
-          );
-          for (const { start, vectors } of groups(b.lanes, BLOCK, tileVectors(rows))) {
-            const laneOf = (v: number) => start + (v % vectors) * b.lanes;
-            const acc = accumulators(b, rows, many * vectors);
-            product(
-              b,
-              acc,
-              0,
-              headDim,
-              (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
-              (v, d) =>
-                b.loadVec(
-                  p.keys,
-                  b.add(keysOf[Math.floor(v / vectors)], b.mul(d, BLOCK)),
-                  undefined,
-                  laneOf(v),
-                ),
-            );
-            const put = (masked: boolean) => {
-              for (let v = 0; v < many * vectors; v++) {
-                const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
-                const key = b.add(b.splatInt(b.add(first, lane)), b.iota());
-                for (let r = 0; r < rows; r++) {
-                  const seen = masked && b.lt(key, b.splatInt(b.add(position, r + 1)));
-                  const scaled = b.mul(acc[r][v].get(), scale);
-                  const stored = seen ? b.select(seen, scaled, Number.NEGATIVE_INFINITY) : scaled;
-                  b.store(p.scratch, b.add(scoreAt[r], first), stored, undefined, lane);
-                }
-              }
-            };
-            b.if(
-              b.lt(position, b.add(first, many * BLOCK - 1)),
-              () => put(true),
-              () => put(false),
-            );
-          }
+          const scores: Scores = {
+            rows,
+            headDim,
+            vectors: tileVectors(rows),
+            row: (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
+            columns: p.keys,
+            blocks: Array.from({ length: many }, (_, i) =>
+              headIn(blockAt(b.add(block, i)), kvHead, headDim * BLOCK),
+            ),
+            firstKey: b.mul(block, BLOCK),
+            position,
+            scratch: p.scratch,
+            to: scoreAt,
+            hidden: Number.NEGATIVE_INFINITY,
+          };
+          scoreBlocks(b, scores, (product) => b.mul(product, scale));
         };
 
         /** All rows at once, so that none waits for another's last operation. */
@@ -242,11 +285,8 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           });
 
         if (rows > 1) {
-          const many = Math.max(1, (tileVectors(rows) * b.lanes) / BLOCK);
-          const whole = b.sub(blocks, b.rem(blocks, many));
           eachHead((head) => {
-            b.loop(0, whole, many, (block) => score(block, many, head));
-            if (many > 1) b.loop(whole, blocks, 1, (block) => score(block, 1, head));
+            eachBlocks(b, blocks, tileVectors(rows), (block, many) => score(block, many, head));
             softmax(head);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const acc = accumulators(b, rows, vectors);
@@ -335,7 +375,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
       const stride = valueStride(target, headDim);
       const part = b.mul(b.mul(b.part, backwardScratch(target, headDim)), p.scratchStride);
       const scratchAt = (rows: Int) => b.add(part, b.mul(rows, p.scratchStride));
-      // Side by side, where rows of dqkv are far apart and share the lines of the first-level cache.
+      // Side by side: in qkv and dqkv rows are so far apart that they push each other out of the first-level cache.
       const [keyRows, keySums, valueSums] = [0, 1, 2].map((i) => scratchAt(2 * largest + i * stride));
       b.items((item) => {
         const kvHead = b.rem(item, kvHeads);
@@ -347,7 +387,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
         const keyStart = b.add(b.add(firstAt, keysAt(shape)), b.mul(kvHead, headDim));
         const valueStart = b.add(b.add(firstAt, valuesAt(shape)), b.mul(kvHead, headDim));
         const scale = b.splat(p.scale);
-        /** Calls body for the vectors of each of the sequence's rows, which may need a lane count in dqkv. */
+        /** Calls body for the vectors of each of the sequence's rows, which may need a lane count in qkv and dqkv. */
         const eachVector = (body: (row: I32, near: I32, lane: number, count: I32 | undefined) => void) =>
           b.loop(0, length, 1, (i) => {
             for (let lane = 0; lane < headDim; lane += b.lanes)
@@ -387,63 +427,45 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
 
           /** Stores probabilities of `many` neighbouring blocks and their scores' gradients; those of later keys are 0. */
           const differentiate = (block: I32, many: number) => {
-            const before = b.mul(block, BLOCK);
             const blockAt = Array.from({ length: many }, (_, i) =>
               b.mul(b.add(b.mul(b.add(b.add(firstBlock, block), i), kvHeads), kvHead), headDim * BLOCK),
             );
-            for (const { start, vectors } of groups(b.lanes, BLOCK, 2)) {
-              const laneOf = (v: number) => start + (v % vectors) * b.lanes;
-              const column = (buffer: Buffer<'f32'>) => (v: number, d: I32) => {
-                const at = b.add(blockAt[Math.floor(v / vectors)], b.mul(d, BLOCK));
-                return b.loadVec(buffer, at, undefined, laneOf(v));
-              };
-              const put = (
-                products: readonly (readonly Variable<'vec'>[])[],
-                to: readonly I32[],
-                what: (product: Vec, r: number, at: I32, lane: number) => Vec,
-              ) => {
-                const all = (masked: boolean) => {
-                  for (let v = 0; v < many * vectors; v++) {
-                    const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
-                    const key = b.add(b.splatInt(b.add(before, lane)), b.iota());
-                    for (let r = 0; r < rows; r++) {
-                      const value = what(products[r][v].get(), r, before, lane);
-                      const seen = masked && b.lt(key, b.splatInt(b.add(first, r + 1)));
-                      const kept = seen ? b.select(seen, value, 0) : value;
-                      b.store(p.scratch, b.add(to[r], before), kept, undefined, lane);
-                    }
-                  }
-                };
-                b.if(
-                  b.lt(first, b.add(before, many * BLOCK - 1)),
-                  () => all(true),
-                  () => all(false),
-                );
-              };
-              const scores = accumulators(b, rows, many * vectors);
-              product(b, scores, 0, headDim, (r, d) => b.load(p.qkv, b.add(queryAt[r], d)), column(p.keys));
-              put(scores, probabilityAt, (score, r) => exp(b, b.sub(b.mul(score, scale), lse[r])));
-              const slopes = accumulators(b, rows, many * vectors);
-              product(b, slopes, 0, headDim, (r, d) => b.load(p.dout, b.add(rowAt[r], d)), column(p.values));
-              put(slopes, gradientAt, (slope, r, at, lane) => {
-                const e = b.loadVec(p.scratch, b.add(probabilityAt[r], at), undefined, lane);
-                return b.mul(b.mul(e, b.sub(slope, delta[r])), scale);
-              });
-            }
+            const firstKey = b.mul(block, BLOCK);
+            const queries: Scores = {
+              rows,
+              headDim,
+              vectors: BACKWARD_VECTORS,
+              row: (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
+              columns: p.keys,
+              blocks: blockAt,
+              firstKey,
+              position: first,
+              scratch: p.scratch,
+              to: probabilityAt,
+              hidden: 0,
+            };
+            scoreBlocks(b, queries, (score, r) => exp(b, b.sub(b.mul(score, scale), lse[r])));
+            const gradients: Scores = {
+              ...queries,
+              row: (r, d) => b.load(p.dout, b.add(rowAt[r], d)),
+              columns: p.values,
+              to: gradientAt,
+            };
+            scoreBlocks(b, gradients, (slope, r, lane) => {
+              const e = b.loadVec(p.scratch, b.add(probabilityAt[r], firstKey), undefined, lane);
+              return b.mul(b.mul(e, b.sub(slope, delta[r])), scale);
+            });
           };
-          /** Asks for rows a bit at a time: all at once would hold up what is read meanwhile. */
+          /** Asks for rows of the tile or, `further` on, of the next: one buffer at a time, not to hold up what is read. */
           const ask = (buffer: Buffer<'f32'>, at: readonly I32[], further: number) => {
             for (const start of at) prefetchNear(b, buffer, b.add(start, further), headDim);
           };
           ask(p.dqkv, queryAt, 0);
           ask(p.qkv, queryAt, rows * width);
-          const many = Math.max(1, (2 * b.lanes) / BLOCK);
-          const whole = b.sub(blocks, b.rem(blocks, many));
-          b.loop(0, whole, many, (block) => differentiate(block, many));
-          if (many > 1) b.loop(whole, blocks, 1, (block) => differentiate(block, 1));
+          eachBlocks(b, blocks, BACKWARD_VECTORS, differentiate);
 
           ask(p.out, rowAt, rows * heads * headDim);
-          for (const { start, vectors } of groups(b.lanes, headDim, 2)) {
+          for (const { start, vectors } of groups(b.lanes, headDim, BACKWARD_VECTORS)) {
             const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
             const acc = accumulators(b, rows, vectors);
             product(

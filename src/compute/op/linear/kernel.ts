@@ -47,7 +47,7 @@ export function panelWidth(target: TargetInfo): number {
 function kBlock(target: TargetInfo): number {
   return isWide(target) ? 256 : Math.min(512, 4096 / panelWidth(target));
 }
-/** Steps of k that are packed at once: a group's rows, some 12 KiB, stay in the first-level cache. */
+/** Steps of k that are packed at once: a strip's panels, at most 16 KiB, stay in the first-level cache. */
 function packedSteps(target: TargetInfo): number {
   return 1024 / target.lanes;
 }
@@ -58,7 +58,7 @@ function groupRows(target: TargetInfo): number {
   return rows;
 }
 /** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
-function rowBlock(target: TargetInfo): number {
+export function rowBlock(target: TargetInfo): number {
   const rows = tileRows(target);
   return rows * Math.round((isWide(target) ? 288 : 96) / rows);
 }
@@ -197,10 +197,13 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           const partOfB = { source: p.b, from: fromB, distance: p.n, columns };
           packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
           packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
-          const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
-          const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, nextSteps);
-          const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
-          const meanwhile = isWide(target) ? () => askA(() => askB(() => undefined)) : undefined;
+          const askNext = () => {
+            const steps = b.min(most, b.sub(p.k, b.add(k0, most)));
+            const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, steps);
+            const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, steps);
+            return () => askA(askB);
+          };
+          const meanwhile = isWide(target) ? askNext() : undefined;
           // A strip's packed panels stay in the first-level cache, and groups of rows pass by.
           strips(b, target, firstPanel, lastPanel, (panel, panels) => {
             const panelSize = most * width;
@@ -425,7 +428,7 @@ interface PackedColumns {
  * What asks for some steps of all columns, a few elements at each call, in the order in which they lie in memory, and does
  * `otherwise` when all are asked for.
  */
-function asker(b: Builder, columns: Columns, steps: I32): (otherwise: () => void) => void {
+function asker(b: Builder, columns: Columns, steps: I32): (otherwise?: () => void) => void {
   const left = b.variable<'i32'>(steps);
   const row = b.variable<'i32'>(columns.from);
   const column = b.variable<'i32'>(b.int(0));

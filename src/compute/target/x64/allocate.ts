@@ -73,14 +73,17 @@ export function allocate(code: MachineCode): Allocated {
   let best = places(code);
   let last = best;
   for (let round = 0; round < ROUNDS && readsFromMemory(best) > 0; round++) {
-    last = places(splitAtLoops(last));
+    last = places(splitAtLoops(last, code.classes.length));
     if (readsFromMemory(last) < readsFromMemory(best)) best = last;
   }
   return best;
 }
 
-/** Gives what innermost loops read from memory, and do not write, a virtual register of their own. */
-function splitAtLoops({ code, allocation: { locations } }: Allocated): MachineCode {
+/**
+ * Gives what innermost loops read from memory, and do not write, a virtual register of their own.
+ * @param known virtual registers from this number on are such ones already
+ */
+function splitAtLoops({ code, allocation: { locations } }: Allocated, known: number): MachineCode {
   const classes = [...code.classes];
   const instructions = [...code.instructions];
   // From the last to the first: what is put in before a loop moves only what stands behind.
@@ -90,7 +93,7 @@ function splitAtLoops({ code, allocation: { locations } }: Allocated): MachineCo
     const own = new Map<Virtual, Virtual>();
     for (let i = begin; i < end; i++) {
       for (const v of loadedFor(instructions[i], locations)) {
-        if (written.has(v) || own.has(v)) continue;
+        if (v >= known || written.has(v) || own.has(v)) continue;
         own.set(v, classes.push(classes[v]) - 1);
       }
     }
@@ -121,7 +124,7 @@ function loadedFor(m: Machine, locations: Allocation['locations']): Virtual[] {
   return readsOf(m).filter((v) => !('register' in locations[v]!) && !readInPlace(m, v));
 }
 
-/** How many values innermost loops load before they can use them. */
+/** How many reads of innermost loops have to be loaded first. */
 function readsFromMemory({ code: { instructions }, allocation: { locations } }: Allocated): number {
   let count = 0;
   for (const [begin, end] of innermostLoops(instructions))
