@@ -36,6 +36,11 @@ function tileVectors(rows: number): number {
 /** The same of the backward pass, whatever the rows. */
 const BACKWARD_VECTORS = 2;
 
+/** Keys that the backward pass takes all tiles through before the next: what it holds of them stays in the second-level cache. */
+function nearKeys(headDim: number): number {
+  return Math.max(4 * BLOCK, Math.floor(12288 / headDim / BLOCK) * BLOCK);
+}
+
 /** Accumulates rows x vectors products over k in [from, to): acc[r][v] += a(r, k) * column(k, v). */
 function product(
   b: Builder,
@@ -74,17 +79,18 @@ function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
 }
 
-/** Calls body for blocks: as many neighbouring ones at once as make so many vectors, then one by one. */
+/** Calls body for blocks from first to last: as many neighbouring ones at once as make so many vectors, then one by one. */
 function eachBlocks(
   b: Builder,
-  blocks: I32,
+  first: I32,
+  last: I32,
   vectors: number,
   body: (block: I32, many: number) => void,
 ): void {
   const many = Math.max(1, (vectors * b.lanes) / BLOCK);
-  const whole = b.sub(blocks, b.rem(blocks, many));
-  b.loop(0, whole, many, (block) => body(block, many));
-  if (many > 1) b.loop(whole, blocks, 1, (block) => body(block, 1));
+  const whole = b.sub(last, b.rem(b.sub(last, first), many));
+  b.loop(first, whole, many, (block) => body(block, many));
+  if (many > 1) b.loop(whole, last, 1, (block) => body(block, 1));
 }
 
 interface Scores {
@@ -286,7 +292,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
 
         if (rows > 1) {
           eachHead((head) => {
-            eachBlocks(b, blocks, tileVectors(rows), (block, many) => score(block, many, head));
+            eachBlocks(b, b.int(0), blocks, tileVectors(rows), (block, many) => score(block, many, head));
             softmax(head);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const acc = accumulators(b, rows, vectors);
@@ -373,6 +379,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
     (b, p) => {
       const width = rowWidth(shape);
       const stride = valueStride(target, headDim);
+      const near = nearKeys(headDim);
       const part = b.mul(b.mul(b.part, backwardScratch(target, headDim)), p.scratchStride);
       const scratchAt = (rows: Int) => b.add(part, b.mul(rows, p.scratchStride));
       // Side by side: in qkv and dqkv rows are so far apart that they push each other out of the first-level cache.
@@ -388,23 +395,24 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
         const valueStart = b.add(b.add(firstAt, valuesAt(shape)), b.mul(kvHead, headDim));
         const scale = b.splat(p.scale);
         /** Calls body for the vectors of each of the sequence's rows, which may need a lane count in qkv and dqkv. */
-        const eachVector = (body: (row: I32, near: I32, lane: number, count: I32 | undefined) => void) =>
+        const eachVector = (body: (row: I32, inside: I32, lane: number, count: I32 | undefined) => void) =>
           b.loop(0, length, 1, (i) => {
             for (let lane = 0; lane < headDim; lane += b.lanes)
               body(b.mul(i, width), b.mul(i, stride), lane, tailCount(b, headDim, lane));
           });
 
         const ahead = ROWS_AHEAD * width;
-        eachVector((row, near, lane, count) => {
+        eachVector((row, inside, lane, count) => {
           if (lane === 0) prefetchNear(b, p.qkv, b.add(b.add(keyStart, row), ahead), headDim);
           const key = b.loadVec(p.qkv, b.add(keyStart, row), count, lane);
-          b.store(p.scratch, b.add(keyRows, near), key, undefined, lane);
-          b.store(p.scratch, b.add(keySums, near), b.zero(), undefined, lane);
-          b.store(p.scratch, b.add(valueSums, near), b.zero(), undefined, lane);
+          b.store(p.scratch, b.add(keyRows, inside), key, undefined, lane);
+          b.store(p.scratch, b.add(keySums, inside), b.zero(), undefined, lane);
+          b.store(p.scratch, b.add(valueSums, inside), b.zero(), undefined, lane);
         });
 
-        const tile = (rows: number, head: I32, first: I32) => {
-          const keys = b.add(first, rows);
+        /** A tile's share of the gradients for keys from `firstKey` on, of which it sees some. */
+        const tile = (rows: number, head: I32, first: I32, firstKey: I32) => {
+          const keys = b.min(b.add(first, rows), b.add(firstKey, near));
           const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
           const index = Array.from({ length: rows }, (_, r) =>
             b.add(b.mul(b.add(b.add(firstRow, first), r), heads), head),
@@ -430,7 +438,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             const blockAt = Array.from({ length: many }, (_, i) =>
               b.mul(b.add(b.mul(b.add(b.add(firstBlock, block), i), kvHeads), kvHead), headDim * BLOCK),
             );
-            const firstKey = b.mul(block, BLOCK);
+            const before = b.mul(block, BLOCK);
             const queries: Scores = {
               rows,
               headDim,
@@ -438,7 +446,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               row: (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
               columns: p.keys,
               blocks: blockAt,
-              firstKey,
+              firstKey: before,
               position: first,
               scratch: p.scratch,
               to: probabilityAt,
@@ -452,7 +460,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               to: gradientAt,
             };
             scoreBlocks(b, gradients, (slope, r, lane) => {
-              const e = b.loadVec(p.scratch, b.add(probabilityAt[r], firstKey), undefined, lane);
+              const e = b.loadVec(p.scratch, b.add(probabilityAt[r], before), undefined, lane);
               return b.mul(b.mul(e, b.sub(slope, delta[r])), scale);
             });
           };
@@ -462,26 +470,29 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           };
           ask(p.dqkv, queryAt, 0);
           ask(p.qkv, queryAt, rows * width);
-          eachBlocks(b, blocks, BACKWARD_VECTORS, differentiate);
+          eachBlocks(b, b.div(firstKey, BLOCK), blocks, BACKWARD_VECTORS, differentiate);
 
           ask(p.out, rowAt, rows * heads * headDim);
           for (const { start, vectors } of groups(b.lanes, headDim, BACKWARD_VECTORS)) {
             const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
             const acc = accumulators(b, rows, vectors);
+            const eachSum = (body: (sum: Variable<'vec'>, r: number, v: number, lane: number) => void) => {
+              for (let r = 0; r < rows; r++)
+                for (let v = 0; v < vectors; v++) body(acc[r][v], r, v, start + v * b.lanes);
+            };
+            b.if(b.lt(0, firstKey), () =>
+              eachSum((sum, r, v, lane) => sum.set(b.loadVec(p.dqkv, queryAt[r], count(v), lane))),
+            );
             product(
               b,
               acc,
-              0,
+              firstKey,
               keys,
               (r, j) => b.load(p.scratch, b.add(gradientAt[r], j)),
               (v, j) =>
                 b.loadVec(p.scratch, b.add(keyRows, b.mul(j, stride)), undefined, start + v * b.lanes),
             );
-            for (let r = 0; r < rows; r++) {
-              for (let v = 0; v < vectors; v++) {
-                b.store(p.dqkv, queryAt[r], acc[r][v].get(), count(v), start + v * b.lanes);
-              }
-            }
+            eachSum((sum, r, v, lane) => b.store(p.dqkv, queryAt[r], sum.get(), count(v), lane));
             /** sums[j] += sum over the tile's rows of weight[r][j] * source[r]. */
             const spread = (
               source: Buffer<'f32'>,
@@ -494,7 +505,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
                   b.loadVec(source, row, count(v), start + v * b.lanes),
                 ),
               );
-              b.loop(0, keys, 1, (j) => {
+              b.loop(firstKey, keys, 1, (j) => {
                 const at = b.add(sumsAt, b.mul(j, stride));
                 const sums = Array.from({ length: vectors }, (_, v) =>
                   b.loadVec(p.scratch, at, undefined, start + v * b.lanes),
@@ -513,17 +524,19 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           }
         };
 
-        b.loop(0, perGroup, 1, (inGroup) => {
-          const head = b.add(b.mul(kvHead, perGroup), inGroup);
-          let from: I32 = b.int(0);
-          for (const rows of sizes) {
-            const to = b.sub(length, b.rem(length, rows));
-            b.loop(from, to, rows, (first) => tile(rows, head, first));
-            from = to;
-          }
-        });
+        b.loop(0, length, near, (firstKey) =>
+          b.loop(0, perGroup, 1, (inGroup) => {
+            const head = b.add(b.mul(kvHead, perGroup), inGroup);
+            let from: I32 = b.int(0);
+            for (const rows of sizes) {
+              const to = b.sub(length, b.rem(length, rows));
+              b.loop(b.max(from, firstKey), to, rows, (first) => tile(rows, head, first, firstKey));
+              from = to;
+            }
+          }),
+        );
 
-        eachVector((row, near, lane, count) => {
+        eachVector((row, inside, lane, count) => {
           if (lane === 0)
             for (const to of [keyStart, valueStart])
               prefetchNear(b, p.dqkv, b.add(b.add(to, row), ahead), headDim);
@@ -531,7 +544,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             [keySums, keyStart],
             [valueSums, valueStart],
           ]) {
-            const sum = b.loadVec(p.scratch, b.add(from, near), undefined, lane);
+            const sum = b.loadVec(p.scratch, b.add(from, inside), undefined, lane);
             b.store(p.dqkv, b.add(to, row), sum, count, lane);
           }
         });
