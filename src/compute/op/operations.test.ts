@@ -114,6 +114,8 @@ const small: OpCase[] = [
   attentionCase(2, 2, 34, [31, 32]),
   attentionCase(2, 1, 10, [57, 40]),
   attentionCase(2, 2, 34, [36]),
+  // More keys than the backward pass takes at once.
+  attentionCase(2, 1, 192, [70]),
   logprobCase([], 3, 5, 1),
   logprobCase([0], 1, 1, 1),
   logprobCase([15, 0], 2, 16, 0.5),

@@ -156,6 +156,38 @@ test('two sequences that share the blocks of a prefix see it as their own', () =
   }
 });
 
+test('far on in a sequence rows of several tiles together have the bits of single rows', () => {
+  const shape = { heads: 2, kvHeads: 1, headDim: 10 };
+  const width = shape.heads * shape.headDim;
+  // Past a stretch of keys and the position from which on tiles go together; a rest of one tile and single rows.
+  const [before, rows] = [1030, 43];
+  const blocks = Math.ceil((before + rows) / BLOCK);
+  const table = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
+  const all = makeRows(shape, before + rows, 50);
+  for (const { name, device } of devices) {
+    const mark = device.mark();
+    const cache = createCache(device, shape, blocks);
+    const earlier = slice(shape, all, 0, before);
+    const { slots } = planAttention(device, [{ firstRow: 0, rows: before, position: 0, table }]);
+    storeKeysValues(device, shape, device.upload(joined(shape, earlier), 'f32'), slots, cache.kv);
+    const plan = planAttention(device, [{ firstRow: 0, rows, position: before, table }]);
+    assert.ok(plan.tiles[0].shape.tiles > 1 && plan.tiles[0].which.size > 0, name);
+    const piece = (from: number, count: number) =>
+      cache.feed(slice(shape, all, before + from, before + from + count), [
+        { firstRow: 0, rows: count, position: before + from, table },
+      ]);
+    const together = piece(0, rows);
+    for (let row = 0; row < rows; row++)
+      assert.deepEqual(piece(row, 1), together.slice(row * width, (row + 1) * width), `${name}, row ${row}`);
+    const { q, k, v } = all;
+    if (name === devices[0].name) {
+      const expected = attentionReference(shape, q, k, v, [before + rows]).slice(before * width);
+      assert.ok(relativeError(together, expected) < 2e-6);
+    }
+    device.rewind(mark);
+  }
+});
+
 test('scores far apart neither overflow nor make a NaN', () => {
   const shape = { heads: 1, kvHeads: 1, headDim: 2 };
   for (const { name, device } of devices) {

@@ -9,7 +9,8 @@ import {
   backwardScratch,
   SEQUENCE_WORDS,
   TILE_WORDS,
-  tileSizes,
+  type TileShape,
+  tileShapes,
 } from './kernel.js';
 import {
   BLOCK,
@@ -38,8 +39,8 @@ export interface AttentionPlan {
   readonly slots: Tensor;
   /** Block tables of all sequences, one after another. i32. */
   readonly tables: Tensor;
-  /** Tiles by their rows: i32[tiles, TILE_WORDS] each. */
-  readonly tiles: readonly { readonly rows: number; readonly which: Tensor }[];
+  /** Tiles by their shapes: i32[items, TILE_WORDS] each. */
+  readonly tiles: readonly { readonly shape: TileShape; readonly which: Tensor }[];
   /** Scratch elements a row needs: the longest sequence in whole blocks. */
   readonly scratchStride: number;
 }
@@ -65,7 +66,7 @@ export interface Span {
 export function planAttention(device: Device, spans: readonly Span[]): AttentionPlan {
   const slots: number[] = [];
   const tables: number[] = [];
-  const tiles = tileSizes(device.target).map((rows) => ({ rows, which: [] as number[] }));
+  const tiles = tileShapes(device.target).map((shape) => ({ shape, which: [] as number[] }));
   let longest = 0;
   for (const { firstRow, rows, position, table } of spans) {
     const end = position + rows;
@@ -83,20 +84,27 @@ export function planAttention(device: Device, spans: readonly Span[]): Attention
       slots[firstRow + i] = table[Math.floor(at / BLOCK)] * BLOCK + (at % BLOCK);
     }
     let i = 0;
-    for (const tile of tiles)
-      for (; i + tile.rows <= rows; i += tile.rows)
-        tile.which.push(firstRow + i, tables.length, position + i);
+    while (i < rows) {
+      const { shape, which } = tiles.find((t) => fits(t.shape, rows - i, position + i))!;
+      which.push(firstRow + i, tables.length, position + i);
+      i += shape.rows * shape.tiles;
+    }
     for (let t = 0; t * BLOCK < end; t++) tables.push(table[t]);
   }
   return {
     slots: device.upload(slots, 'i32'),
     tables: device.upload(tables, 'i32'),
-    tiles: tiles.map(({ rows, which }) => ({
-      rows,
+    tiles: tiles.map(({ shape, which }) => ({
+      shape,
       which: device.upload(which, 'i32', [which.length / TILE_WORDS, TILE_WORDS]),
     })),
     scratchStride: Math.ceil(longest / BLOCK) * BLOCK,
   };
+}
+
+/** Whether so many rows from a position on are enough for a shape of tiles, and far enough on. A single row always is. */
+function fits({ rows, tiles, from }: TileShape, left: number, position: number): boolean {
+  return rows * tiles <= left && from <= position;
 }
 
 /** A plan for so many single rows of sequences of at most `longest` positions, to be filled by `fillRows` again and again. */
@@ -105,7 +113,7 @@ export function planRows(device: Device, rows: number, longest: number): Attenti
   return {
     slots: device.temporary([rows], 'i32'),
     tables: device.temporary([rows, blocks], 'i32'),
-    tiles: [{ rows: 1, which: device.temporary([rows, TILE_WORDS], 'i32') }],
+    tiles: [{ shape: tileShapes(device.target).at(-1)!, which: device.temporary([rows, TILE_WORDS], 'i32') }],
     scratchStride: blocks * BLOCK,
   };
 }
@@ -201,18 +209,21 @@ export function attend(
     throw refuse('bad-kernel', `queries for ${rows} rows`, qkv.shape, 'shapes must fit');
   const out = device.temporary([rows, heads * headDim]);
   const lse = device.temporary([rows, heads]);
-  for (const { rows: tileRows, which } of plan.tiles) {
-    const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
-      attendKernel(t, shape, tileRows),
-    );
+  for (const { shape: tile, which } of plan.tiles) {
     const count = which.shape[0];
+    if (count === 0) continue;
+    const tileRows = tile.rows * tile.tiles;
+    const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
+      attendKernel(t, shape, tile),
+    );
     const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
     const mark = device.mark();
     const scratch = device.temporary([device.threads, span, tileRows, plan.scratchStride]);
     const buffers = [qkv, keys, values, which, plan.tables, out, lse, scratch];
     const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
-    device.launch(kernel, (count * heads) / span, buffers, scalars, Math.ceil(4 / span));
+    const grain = Math.ceil(4 / (span * tile.tiles));
+    device.launch(kernel, (count * heads) / span, buffers, scalars, grain);
     device.rewind(mark);
   }
   return { out, lse };

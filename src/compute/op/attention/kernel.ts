@@ -20,6 +20,24 @@ import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from '
 export function tileSizes(target: TargetInfo): readonly number[] {
   return target.vectorRegisters >= 32 ? [8, 4, 1] : [4, 1];
 }
+/** Tiles that an item takes together. */
+export interface TileShape {
+  /** Of one tile. */
+  readonly rows: number;
+  readonly tiles: number;
+  /** Positions of the first row from which on it pays. */
+  readonly from: number;
+}
+/**
+ * What attendKernel makes of rows, the first that fits: far on in a sequence its keys and values are more than the
+ * second-level cache holds, and several tiles share what is read of them.
+ */
+export function tileShapes(target: TargetInfo): readonly TileShape[] {
+  const sizes = tileSizes(target);
+  return [{ rows: sizes[0], tiles: 4, from: 1024 }, ...sizes.map((rows) => ({ rows, tiles: 1, from: 0 }))];
+}
+/** Blocks that several tiles go through before the next ones. */
+const STRETCH = 16;
 /** Numbers that describe a tile to attendKernel: first row, start of its block table, position of the first row. */
 export const TILE_WORDS = 3;
 /** Numbers that describe a sequence to attentionBackwardKernel: first row, rows, first block. */
@@ -146,15 +164,19 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
 /**
  * out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator.
  *
- * An item is one tile and `span` neighbouring heads. One row reads a block for all of an item's heads before the next block,
+ * An item is one tile, or several neighbouring ones, and `span` neighbouring heads. One row reads a block for all of an item's heads before the next block,
  * because it holds them side by side: a long cache is then read in long stretches, at twice the speed. Several rows make
  * more of what they read, and take head by head.
  */
-export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number): Kernel {
+export function attendKernel(
+  target: TargetInfo,
+  shape: HeadShape,
+  { rows, tiles }: Pick<TileShape, 'rows' | 'tiles'>,
+): Kernel {
   const { heads, kvHeads, headDim } = shape;
   const stride = valueStride(target, headDim);
   return buildKernel(
-    `attend-${rows}`,
+    `attend-${rows * tiles}`,
     target,
     {
       /** Rows of joined queries, keys and values, of which only the queries are read. */
@@ -168,7 +190,7 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
       scratch: 'f32*',
       /** Scratch elements for a row and head: at least the keys, rounded up to whole blocks. */
       scratchStride: 'i32',
-      /** Heads of an item; divides heads. */
+      /** Heads of an item; divides heads; 1 where a tile has several rows. */
       span: 'i32',
       scale: 'f32',
     },
@@ -179,41 +201,47 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
         const firstRow = b.loadInt(p.tiles, tileAt);
         const table = b.loadInt(p.tiles, tileAt, 1);
         const position = b.loadInt(p.tiles, tileAt, 2);
-        const keys = b.add(position, rows);
+        const keys = b.add(position, rows * tiles);
         const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
         const blockAt = (i: I32) => b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads);
         /** The block after this one; the last has itself. */
         const nextAt = (block: I32) => blockAt(b.min(b.add(block, 1), b.sub(blocks, 1)));
         const scale = b.splat(p.scale);
+        /** One tile and one head of the item. */
         interface Head {
           readonly kvHead: I32;
+          /** Of the tile's first row. */
+          readonly position: I32;
           /** Of each row: its place in lse, in qkv and in out, and its scores'. */
           readonly at: readonly I32[];
           readonly queryAt: readonly I32[];
           readonly outAt: readonly I32[];
           readonly scoreAt: readonly I32[];
         }
+        const headOf = (h: I32, tile: I32): Head => {
+          const head = b.add(firstHead, h);
+          const before = b.mul(tile, rows);
+          const all = Array.from({ length: rows }, (_, r) => b.add(before, r));
+          const at = all.map((row) => b.add(b.mul(b.add(firstRow, row), heads), head));
+          const scores = b.mul(b.add(b.mul(b.part, p.span), h), rows * tiles);
+          return {
+            kvHead: b.div(head, heads / kvHeads),
+            position: b.add(position, before),
+            at,
+            queryAt: all.map((row) =>
+              b.add(b.mul(b.add(firstRow, row), rowWidth(shape)), b.mul(head, headDim)),
+            ),
+            outAt: at.map((i) => b.mul(i, headDim)),
+            scoreAt: all.map((row) => b.mul(b.add(scores, row), p.scratchStride)),
+          };
+        };
         const eachHead = (body: (head: Head) => void) =>
-          b.loop(0, p.span, 1, (h) => {
-            const head = b.add(firstHead, h);
-            const all = Array.from({ length: rows }, (_, r) => r);
-            const at = all.map((r) => b.add(b.mul(b.add(firstRow, r), heads), head));
-            const scores = b.mul(b.add(b.mul(b.part, p.span), h), rows);
-            body({
-              kvHead: b.div(head, heads / kvHeads),
-              at,
-              queryAt: all.map((r) =>
-                b.add(b.mul(b.add(firstRow, r), rowWidth(shape)), b.mul(head, headDim)),
-              ),
-              outAt: at.map((i) => b.mul(i, headDim)),
-              scoreAt: all.map((r) => b.mul(b.add(scores, r), p.scratchStride)),
-            });
-          });
+          b.loop(0, p.span, 1, (h) => body(headOf(h, b.int(0))));
         const headIn = (block: I32, kvHead: I32, size: number) =>
           b.add(b.mul(block, size), b.mul(kvHead, size));
 
         /** Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. */
-        const score = (block: I32, many: number, { kvHead, queryAt, scoreAt }: Head) => {
+        const score = (block: I32, many: number, { kvHead, position, queryAt, scoreAt }: Head) => {
           const scores: Scores = {
             rows,
             headDim,
@@ -282,6 +310,13 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
             (v, j) => b.loadVec(p.values, b.add(valuesOf, b.mul(j, stride)), undefined, lane + v * b.lanes),
           );
         };
+        const loadOut = (acc: readonly (readonly Variable<'vec'>[])[], lane: number, { outAt }: Head) =>
+          acc.forEach((row, r) => {
+            row.forEach((sum, v) => {
+              const at = lane + v * b.lanes;
+              sum.set(b.loadVec(p.out, outAt[r], tailCount(b, headDim, at), at));
+            });
+          });
         const storeOut = (acc: readonly (readonly Variable<'vec'>[])[], lane: number, { outAt }: Head) =>
           acc.forEach((row, r) => {
             row.forEach((sum, v) => {
@@ -291,15 +326,29 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           });
 
         if (rows > 1) {
-          eachHead((head) => {
-            eachBlocks(b, b.int(0), blocks, tileVectors(rows), (block, many) => score(block, many, head));
-            softmax(head);
-            for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
-              const acc = accumulators(b, rows, vectors);
-              b.loop(0, blocks, 1, (block) => mix(block, acc, start, head));
-              storeOut(acc, start, head);
-            }
-          });
+          const eachTile = (body: (head: Head) => void) =>
+            tiles > 1
+              ? b.loop(0, tiles, 1, (tile) => body(headOf(b.int(0), tile)))
+              : body(headOf(b.int(0), b.int(0)));
+          const eachStretch = (body: (from: I32, to: I32) => void) =>
+            tiles > 1
+              ? b.loop(0, blocks, STRETCH, (from) => body(from, b.min(blocks, b.add(from, STRETCH))))
+              : body(b.int(0), blocks);
+          eachStretch((from, to) =>
+            eachTile((head) =>
+              eachBlocks(b, from, to, tileVectors(rows), (block, many) => score(block, many, head)),
+            ),
+          );
+          eachTile(softmax);
+          for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows)))
+            eachStretch((from, to) =>
+              eachTile((head) => {
+                const acc = accumulators(b, rows, vectors);
+                if (tiles > 1) b.if(b.lt(0, from), () => loadOut(acc, start, head));
+                b.loop(from, to, 1, (block) => mix(block, acc, start, head));
+                storeOut(acc, start, head);
+              }),
+            );
           return;
         }
 
@@ -323,13 +372,8 @@ export function attendKernel(target: TargetInfo, shape: HeadShape, rows: number)
           eachHead((head) => {
             ask(p.values, next, head.kvHead, stride * BLOCK);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
-              const acc = [
-                Array.from({ length: vectors }, (_, v) => {
-                  const lane = start + v * b.lanes;
-                  const sum = b.loadVec(p.out, head.outAt[0], tailCount(b, headDim, lane), lane);
-                  return b.variable<'vec'>(sum);
-                }),
-              ];
+              const acc = accumulators(b, 1, vectors);
+              loadOut(acc, start, head);
               mix(block, acc, start, head);
               storeOut(acc, start, head);
             }
