@@ -230,6 +230,11 @@ export class Device {
     return { target: 'wasm', kernel: { name, buffers, scalars }, module };
   }
 
+  /** How many parts a launch of so many items has, each on a thread of its own: what scratch memory is for. */
+  parts(items: number, grain = 1): number {
+    return this.#chain?.parts ?? Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
+  }
+
   /**
    * Runs a kernel for items [0, items), cut among the threads by a fixed partition; returns when all is done.
    * The caller has proved that every index the kernel forms lies inside its buffers.
@@ -254,7 +259,7 @@ export class Device {
     const each = items / rows;
     if (!Number.isInteger(each))
       throw refuse('bad-kernel', `items of kernel ${kernel.name} for ${rows} rows`, items, 'launch it alone');
-    const parts = chain?.parts ?? Math.max(1, Math.min(this.threads, Math.floor(items / grain)));
+    const parts = this.parts(items, grain);
     const length = P.HEAD + P.FIELD * (kernel.buffers.length + kernel.scalars.length);
     if (chain && this.#ends[0] + length + P.FIELD > P.LIST_WORDS) chain.lists.push(this.#take(parts));
     for (let part = 0; part < parts; part++) {

@@ -55,12 +55,13 @@ export function countWork(device: Device): Watch<Work> {
   let work = new Map<string, KernelWork>();
 
   const costFor = (
-    { kernel }: CompiledKernel,
+    { id, kernel }: CompiledKernel,
     items: number,
     buffers: readonly Tensor[],
     rest: readonly number[],
   ) => {
-    const key = `${kernel.name} ${rest}`;
+    // Kernels made for different shapes may share a name.
+    const key = `${id} ${rest}`;
     const exact = certain.get(`${key} ${items}`);
     if (exact) return exact;
     const known = tabled.get(key);

@@ -159,7 +159,7 @@ test('two sequences that share the blocks of a prefix see it as their own', () =
 test('far on in a sequence rows of several tiles together have the bits of single rows', () => {
   const shape = { heads: 2, kvHeads: 1, headDim: 10 };
   const width = shape.heads * shape.headDim;
-  // Past a stretch of keys and the position from which on tiles go together; a rest of one tile and single rows.
+  // Past a stretch of keys and the position from which on tiles go together; a rest of smaller tiles and single rows.
   const [before, rows] = [1030, 43];
   const blocks = Math.ceil((before + rows) / BLOCK);
   const table = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);

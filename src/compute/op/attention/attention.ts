@@ -24,7 +24,7 @@ import {
   valuesAt,
 } from './layout.js';
 
-/** Scores that an item of attendKernel keeps at most: 128 KiB, so that they stay in a core's own cache. */
+/** Scores of one row and all heads at most for which an item takes them all: 128 KiB stay in a core's own cache. */
 const SCORES_NEAR = 2 ** 15;
 
 /** Blocks of keys (transposed) and values of one layer. */
@@ -39,7 +39,7 @@ export interface AttentionPlan {
   readonly slots: Tensor;
   /** Block tables of all sequences, one after another. i32. */
   readonly tables: Tensor;
-  /** Tiles by their shapes: i32[items, TILE_WORDS] each. */
+  /** Tiles, or those taken together, by their shapes: i32[n, TILE_WORDS] each. */
   readonly tiles: readonly { readonly shape: TileShape; readonly which: Tensor }[];
   /** Scratch elements a row needs: the longest sequence in whole blocks. */
   readonly scratchStride: number;
@@ -219,11 +219,12 @@ export function attend(
     const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
     const mark = device.mark();
-    const scratch = device.temporary([device.threads, span, tileRows, plan.scratchStride]);
+    const items = (count * heads) / span;
+    const grain = Math.ceil(4 / (span * tile.tiles));
+    const scratch = device.temporary([device.parts(items, grain), span, tileRows, plan.scratchStride]);
     const buffers = [qkv, keys, values, which, plan.tables, out, lse, scratch];
     const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
-    const grain = Math.ceil(4 / (span * tile.tiles));
-    device.launch(kernel, (count * heads) / span, buffers, scalars, grain);
+    device.launch(kernel, items, buffers, scalars, grain);
     device.rewind(mark);
   }
   return { out, lse };
@@ -255,9 +256,8 @@ export function attention(
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
     storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
     const items = plan.sequences.shape[0] * shape.kvHeads;
-    const parts = Math.max(1, Math.min(device.threads, items));
     const rows = backwardScratch(device.target, shape.headDim);
-    const scratch = device.temporary([parts, rows, plan.scratchStride]);
+    const scratch = device.temporary([device.parts(items), rows, plan.scratchStride]);
     device.launch(
       device.kernel(`attention-backward ${shapeKey(shape)}`, (t) => attentionBackwardKernel(t, shape)),
       items,

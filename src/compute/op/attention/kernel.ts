@@ -25,12 +25,12 @@ export interface TileShape {
   /** Of one tile. */
   readonly rows: number;
   readonly tiles: number;
-  /** Positions of the first row from which on it pays. */
+  /** Position of the first row from which on it pays. */
   readonly from: number;
 }
 /**
- * What attendKernel makes of rows, the first that fits: far on in a sequence its keys and values are more than the
- * second-level cache holds, and several tiles share what is read of them.
+ * Shapes of items, to be tried in this order: from some position on several tiles share what is read of keys and values,
+ * which outgrow the second-level cache.
  */
 export function tileShapes(target: TargetInfo): readonly TileShape[] {
   const sizes = tileSizes(target);
@@ -38,7 +38,7 @@ export function tileShapes(target: TargetInfo): readonly TileShape[] {
 }
 /** Blocks that several tiles go through before the next ones. */
 const STRETCH = 16;
-/** Numbers that describe a tile to attendKernel: first row, start of its block table, position of the first row. */
+/** Numbers that describe a tile, or some together: first row, start of the block table, position of the first row. */
 export const TILE_WORDS = 3;
 /** Numbers that describe a sequence to attentionBackwardKernel: first row, rows, first block. */
 export const SEQUENCE_WORDS = 3;
@@ -54,7 +54,7 @@ function tileVectors(rows: number): number {
 /** The same of the backward pass, whatever the rows. */
 const BACKWARD_VECTORS = 2;
 
-/** Keys that the backward pass takes all tiles through before the next: what it holds of them stays in the second-level cache. */
+/** Keys that the backward pass takes all tiles through before the next: what it holds of them stays in a core's own cache. */
 function nearKeys(headDim: number): number {
   return Math.max(4 * BLOCK, Math.floor(12288 / headDim / BLOCK) * BLOCK);
 }
@@ -164,9 +164,10 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
 /**
  * out[row, head] = softmax(q k^T scale) v over positions up to the row's own; lse = log of the softmax's denominator.
  *
- * An item is one tile, or several neighbouring ones, and `span` neighbouring heads. One row reads a block for all of an item's heads before the next block,
- * because it holds them side by side: a long cache is then read in long stretches, at twice the speed. Several rows make
- * more of what they read, and take head by head.
+ * An item is one tile and `span` neighbouring heads, or several neighbouring tiles and one head. One row reads a block for
+ * all of an item's heads before the next block, because it holds them side by side: a long cache is then read in long
+ * stretches, at twice the speed. Several rows make more of what they read, and several tiles go through some blocks one
+ * after another before the next ones.
  */
 export function attendKernel(
   target: TargetInfo,
@@ -176,7 +177,7 @@ export function attendKernel(
   const { heads, kvHeads, headDim } = shape;
   const stride = valueStride(target, headDim);
   return buildKernel(
-    `attend-${rows * tiles}`,
+    `attend-${rows}`,
     target,
     {
       /** Rows of joined queries, keys and values, of which only the queries are read. */
@@ -454,7 +455,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           b.store(p.scratch, b.add(valueSums, inside), b.zero(), undefined, lane);
         });
 
-        /** A tile's share of the gradients for keys from `firstKey` on, of which it sees some. */
+        /** A tile's share of the gradients for a stretch of keys from `firstKey` on, of which it sees some. */
         const tile = (rows: number, head: I32, first: I32, firstKey: I32) => {
           const keys = b.min(b.add(first, rows), b.add(firstKey, near));
           const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);

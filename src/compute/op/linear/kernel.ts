@@ -198,9 +198,9 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
           packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
           const askNext = () => {
-            const steps = b.min(most, b.sub(p.k, b.add(k0, most)));
-            const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, steps);
-            const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, steps);
+            const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
+            const askA = asker(b, { ...rowsOfA, from: b.add(fromA, b.mul(p.lda, most)) }, nextSteps);
+            const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
             return () => askA(askB);
           };
           const meanwhile = isWide(target) ? askNext() : undefined;
