@@ -97,6 +97,38 @@ function tailCount(b: Builder, n: number, start: number): I32 | undefined {
   return n - start < b.lanes ? b.int(n - start) : undefined;
 }
 
+/** Sums of a tile's rows from elements `start` on of headDim, which lie from `at` of each row on. */
+function loadSums(
+  b: Builder,
+  acc: readonly (readonly Variable<'vec'>[])[],
+  from: Buffer<'f32'>,
+  at: readonly I32[],
+  headDim: number,
+  start: number,
+): void {
+  for (const [r, row] of acc.entries())
+    for (const [v, sum] of row.entries()) {
+      const lane = start + v * b.lanes;
+      sum.set(b.loadVec(from, at[r], tailCount(b, headDim, lane), lane));
+    }
+}
+
+/** The same the other way. */
+function storeSums(
+  b: Builder,
+  acc: readonly (readonly Variable<'vec'>[])[],
+  to: Buffer<'f32'>,
+  at: readonly I32[],
+  headDim: number,
+  start: number,
+): void {
+  for (const [r, row] of acc.entries())
+    for (const [v, sum] of row.entries()) {
+      const lane = start + v * b.lanes;
+      b.store(to, at[r], sum.get(), tailCount(b, headDim, lane), lane);
+    }
+}
+
 /** Calls body for blocks from first to last: as many neighbouring ones at once as make so many vectors, then one by one. */
 function eachBlocks(
   b: Builder,
@@ -311,21 +343,6 @@ export function attendKernel(
             (v, j) => b.loadVec(p.values, b.add(valuesOf, b.mul(j, stride)), undefined, lane + v * b.lanes),
           );
         };
-        const loadOut = (acc: readonly (readonly Variable<'vec'>[])[], lane: number, { outAt }: Head) =>
-          acc.forEach((row, r) => {
-            row.forEach((sum, v) => {
-              const at = lane + v * b.lanes;
-              sum.set(b.loadVec(p.out, outAt[r], tailCount(b, headDim, at), at));
-            });
-          });
-        const storeOut = (acc: readonly (readonly Variable<'vec'>[])[], lane: number, { outAt }: Head) =>
-          acc.forEach((row, r) => {
-            row.forEach((sum, v) => {
-              const at = lane + v * b.lanes;
-              b.store(p.out, outAt[r], sum.get(), tailCount(b, headDim, at), at);
-            });
-          });
-
         if (rows > 1) {
           const eachTile = (body: (head: Head) => void) =>
             tiles > 1
@@ -345,9 +362,9 @@ export function attendKernel(
             eachStretch((from, to) =>
               eachTile((head) => {
                 const acc = accumulators(b, rows, vectors);
-                if (tiles > 1) b.if(b.lt(0, from), () => loadOut(acc, start, head));
+                if (tiles > 1) b.if(b.lt(0, from), () => loadSums(b, acc, p.out, head.outAt, headDim, start));
                 b.loop(from, to, 1, (block) => mix(block, acc, start, head));
-                storeOut(acc, start, head);
+                storeSums(b, acc, p.out, head.outAt, headDim, start);
               }),
             );
           return;
@@ -374,9 +391,9 @@ export function attendKernel(
             ask(p.values, next, head.kvHead, stride * BLOCK);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const acc = accumulators(b, 1, vectors);
-              loadOut(acc, start, head);
+              loadSums(b, acc, p.out, head.outAt, headDim, start);
               mix(block, acc, start, head);
-              storeOut(acc, start, head);
+              storeSums(b, acc, p.out, head.outAt, headDim, start);
             }
           });
         });
@@ -521,13 +538,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
           for (const { start, vectors } of groups(b.lanes, headDim, BACKWARD_VECTORS)) {
             const count = (v: number) => tailCount(b, headDim, start + v * b.lanes);
             const acc = accumulators(b, rows, vectors);
-            const eachSum = (body: (sum: Variable<'vec'>, r: number, v: number, lane: number) => void) => {
-              for (let r = 0; r < rows; r++)
-                for (let v = 0; v < vectors; v++) body(acc[r][v], r, v, start + v * b.lanes);
-            };
-            b.if(b.lt(0, firstKey), () =>
-              eachSum((sum, r, v, lane) => sum.set(b.loadVec(p.dqkv, queryAt[r], count(v), lane))),
-            );
+            b.if(b.lt(0, firstKey), () => loadSums(b, acc, p.dqkv, queryAt, headDim, start));
             product(
               b,
               acc,
@@ -537,7 +548,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               (v, j) =>
                 b.loadVec(p.scratch, b.add(keyRows, b.mul(j, stride)), undefined, start + v * b.lanes),
             );
-            eachSum((sum, r, v, lane) => b.store(p.dqkv, queryAt[r], sum.get(), count(v), lane));
+            storeSums(b, acc, p.dqkv, queryAt, headDim, start);
             /** sums[j] += sum over the tile's rows of weight[r][j] * source[r]. */
             const spread = (
               source: Buffer<'f32'>,

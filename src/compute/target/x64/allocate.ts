@@ -59,7 +59,8 @@ export interface Allocated {
 
 export function allocate(code: MachineCode): Allocated {
   const vectors = vectorFile(code.lanes);
-  const full = scan(code, { general: GENERAL, vector: vectors });
+  const intervals = intervalsOf(code);
+  const full = scan(code, intervals, { general: GENERAL, vector: vectors });
   const { general, vector } = full.spilled;
   if (general === 0 && vector === 0)
     return { code, allocation: { ...full, scratch: { general: [], vector: [] } } };
@@ -69,12 +70,18 @@ export function allocate(code: MachineCode): Allocated {
     vector: vector > 0 ? vectors.slice(SCRATCH) : vectors,
   };
   const scratch = { general: GENERAL_SCRATCH, vector: vectors.slice(0, SCRATCH) };
-  const places = (c: MachineCode): Allocated => ({ code: c, allocation: { ...scan(c, files), scratch } });
-  let best = places(code);
+  const places = (c: MachineCode, of: readonly Interval[]): Allocated => ({
+    code: c,
+    allocation: { ...scan(c, of, files), scratch },
+  });
+  let best = places(code, intervals);
+  let fewest = readsFromMemory(best);
   let last = best;
-  for (let round = 0; round < ROUNDS && readsFromMemory(best) > 0; round++) {
-    last = places(splitAtLoops(last, code.classes.length));
-    if (readsFromMemory(last) < readsFromMemory(best)) best = last;
+  for (let round = 0; round < ROUNDS && fewest > 0; round++) {
+    const split = splitAtLoops(last, code.classes.length);
+    last = places(split, intervalsOf(split));
+    const reads = readsFromMemory(last);
+    if (reads < fewest) [best, fewest] = [last, reads];
   }
   return best;
 }
@@ -169,10 +176,10 @@ function intervalsOf({ instructions, classes, parameters }: MachineCode): Interv
 }
 
 function scan(
-  code: MachineCode,
+  { classes, parameters }: MachineCode,
+  intervals: readonly Interval[],
   files: Readonly<Record<RegisterClass, readonly Register[]>>,
 ): Omit<Allocation, 'scratch'> {
-  const { classes, parameters } = code;
   const locations: (Location | undefined)[] = new Array(classes.length).fill(undefined);
   const free = { general: [...files.general].reverse(), vector: [...files.vector].reverse() };
   const active = { general: [] as Interval[], vector: [] as Interval[] };
@@ -184,7 +191,7 @@ function scan(
     locations[x.virtual] = parameters.has(x.virtual) ? { argument: true } : { slot: slots++ };
   };
   const registerOf = (v: Virtual) => (locations[v] as { register: Register }).register;
-  for (const interval of intervalsOf(code)) {
+  for (const interval of intervals) {
     const file = classes[interval.virtual];
     active[file] = active[file].filter((x) => {
       if (x.end >= interval.start) return true;
