@@ -72,23 +72,17 @@ function writeBin({ llama }, path) {
 }
 
 const device = createDevice({ threads: 1 });
-const model = loadPolicy(folder, device, { trainable: false });
 const scratch = mkdtempSync(join(tmpdir(), 'llama2c-'));
-try {
-  const bin = join(scratch, 'model.bin');
-  writeBin(model, bin);
-  const builds = ['-Ofast', '-O3'].map((level) => {
-    const program = join(scratch, `run${level}`);
-    const source = new URL('llama2c.c', import.meta.url).pathname;
-    execFileSync('gcc', [level, '-march=native', `-DRUN_C="${resolve(runC)}"`, '-o', program, source, '-lm']);
-    return { level, program, rates: [], tokens: '' };
-  });
+
+/** Retort with matrices, keys and values kept as `dtype`. */
+function contender(dtype) {
+  const model = loadPolicy(folder, device, { trainable: false, dtype });
   const noStop = {
     ...model,
     tokenizer: { ...model.tokenizer, eosTokenIds: [] },
     llama: { ...model.llama, config: { ...model.llama.config, eosTokenIds: [] } },
   };
-  const engine = createEngine(noStop, { maxSequences: 1 });
+  const engine = createEngine(noStop, { maxSequences: 1, kvCacheDtype: dtype });
   const decode = () => {
     engine.submit({ promptIds: [1], maxTokens: TOKENS, temperature: 0, seed: 0, problem: 0 });
     for (;;) {
@@ -97,8 +91,19 @@ try {
     }
   };
   for (let i = 0; i < 20; i++) decode();
-  const rates = [];
-  let ids = [];
+  return { dtype, model, engine, decode, rates: [], ids: [] };
+}
+
+try {
+  const ours = [contender('float32'), contender('bfloat16')];
+  const bin = join(scratch, 'model.bin');
+  writeBin(ours[0].model, bin);
+  const builds = ['-Ofast', '-O3'].map((level) => {
+    const program = join(scratch, `run${level}`);
+    const source = new URL('llama2c.c', import.meta.url).pathname;
+    execFileSync('gcc', [level, '-march=native', `-DRUN_C="${resolve(runC)}"`, '-o', program, source, '-lm']);
+    return { level, program, rates: [], tokens: '' };
+  });
   for (let round = 0; round < ROUNDS; round++) {
     for (const build of builds) {
       const [first, ...times] = execFileSync(build.program, [bin, `${TOKENS}`, `${REPEATS}`], {
@@ -109,28 +114,35 @@ try {
       build.tokens = first.trim();
       build.rates.push(median(times.map(Number)));
     }
-    const times = [];
-    for (let i = 0; i < REPEATS; i++) {
-      const began = performance.now();
-      ids = decode();
-      times.push((1000 * TOKENS) / (performance.now() - began));
+    for (const one of ours) {
+      const times = [];
+      for (let i = 0; i < REPEATS; i++) {
+        const began = performance.now();
+        one.ids = one.decode();
+        times.push((1000 * TOKENS) / (performance.now() - began));
+      }
+      one.rates.push(median(times));
     }
-    rates.push(median(times));
   }
-  const ours = median(rates);
+  const rateOf = ({ rates }) => median(rates).toFixed(0).padStart(8);
+  const compared = (one, { rates, tokens }) => {
+    const other = tokens.split(' ').findIndex((t, i) => Number(t) !== one.ids[i]);
+    const text = other < 0 ? 'the same tokens' : `other tokens from ${other}`;
+    return `${(median(one.rates) / median(rates)).toFixed(2)} (${text})`;
+  };
   const lines = [
     `node bench/llama2c.mjs: medians of ${ROUNDS} rounds of ${REPEATS}; one thread, one sequence, ${TOKENS} tokens, greedy; ${cpus()[0].model.trim()}; node ${process.version}; target ${device.target.name}, ${device.target.lanes} lanes`,
     '',
-    `retort                      ${ours.toFixed(0).padStart(8)} tokens/s`,
-    ...builds.map(
-      ({ level, rates: theirs, tokens }) =>
-        `llama2.c, gcc ${level.padEnd(6)} native ${median(theirs).toFixed(0).padStart(8)} tokens/s   ratio ${(ours / median(theirs)).toFixed(2)}   ${tokens === ids.join(' ') ? 'the same tokens' : `other tokens from ${tokens.split(' ').findIndex((t, i) => Number(t) !== ids[i])}`}`,
+    ...builds.map((build) => `llama2.c, gcc ${build.level.padEnd(6)} native ${rateOf(build)} tokens/s`),
+    ...ours.map(
+      (one) =>
+        `retort, kept as ${one.dtype.padEnd(8)}    ${rateOf(one)} tokens/s   ratios ${builds.map((build) => compared(one, build)).join(', ')}`,
     ),
   ];
   mkdirSync('results/bench', { recursive: true });
   writeFileSync('results/bench/llama2c.txt', `${lines.join('\n')}\n`);
   console.log(lines.join('\n'));
-  engine.close();
+  for (const { engine } of ours) engine.close();
 } finally {
   rmSync(scratch, { recursive: true });
   await device.close();

@@ -20,7 +20,7 @@ for (const [m, k, n] of [
   const [a, b, c] = [device.temporary([m, k]), device.temporary([k, n]), device.temporary([m, n])];
   device.fill(a, 0.5);
   device.fill(b, 0.25);
-  const packed = pack(device, b, k, n, false);
+  const packed = pack(device, b, k, n);
   const seconds = (times) => {
     const began = performance.now();
     for (let i = 0; i < times; i++) matmul(device, { a, b: packed, c, m, lda: k });

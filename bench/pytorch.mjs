@@ -24,9 +24,9 @@ if (!existsSync(`${folder}/bench_llama.py`)) {
 }
 const version = run(python, ['-c', 'import torch; print(torch.__version__)']).trim();
 
-const retort = (what, runs) =>
+const retort = (what, runs, dtype = 'float32') =>
   JSON.parse(
-    run('node', ['dist/src/cli/main.js', 'bench', what, '--runs', `${runs}`, '--json'])
+    run('node', ['dist/src/cli/main.js', 'bench', what, '--runs', `${runs}`, '--dtype', dtype, '--json'])
       .trim()
       .split('\n')
       .at(-1),
@@ -38,6 +38,9 @@ const products = (text) =>
       value: Number(gflops),
     }),
   );
+
+/** PyTorch's numbers are float32; ours the same, or matrices, keys and values kept as bfloat16. */
+const decodeKey = (d, dtype) => `decode d ${d}${dtype === 'float32' ? '' : `, kept as ${dtype}`}`;
 
 /** Rounds of each, one after the other, so that both meet the same machine; the median counts. */
 const ROUNDS = 5;
@@ -54,11 +57,13 @@ for (let round = 1; round <= ROUNDS; round++) {
   }
   const llama = run(python, ['bench_llama.py', `${threads}`, '128', '256'], folder);
   for (const [, what, d, rate] of llama.matchAll(/(train|decode) +d=(\d+).*?: (\d+) tok\/s median/g))
-    note(theirs, `${what} d ${d}`, Number(rate));
+    if (what === 'train') note(theirs, `train d ${d}`, Number(rate));
+    else for (const dtype of ['float32', 'bfloat16']) note(theirs, decodeKey(d, dtype), Number(rate));
   for (const { dModel, tokensPerSecond } of retort('train', 12).results)
     note(ours, `train d ${dModel}`, tokensPerSecond);
-  for (const { dModel, batch, tokensPerSecond } of retort('decode', 10).results)
-    if (batch === 64) note(ours, `decode d ${dModel}`, tokensPerSecond);
+  for (const dtype of ['float32', 'bfloat16'])
+    for (const { dModel, batch, tokensPerSecond } of retort('decode', 10, dtype).results)
+      if (batch === 64) note(ours, decodeKey(dModel, dtype), tokensPerSecond);
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];

@@ -21,6 +21,7 @@ import {
   type SamplingDefaults,
   type StoredModel,
   samplingJson,
+  storedDtype,
 } from './stored-model.js';
 
 const WEIGHTS = 'model.safetensors';
@@ -54,6 +55,7 @@ export function readModelFolder(dir: string): StoredModel {
     config,
     parameters,
     sampling,
+    dtype: storedDtype(parameters, (name) => fileOf(name)!.tensors.get(name)!.dtype),
     read(name, into) {
       const file = fileOf(name);
       if (!file)

@@ -15,7 +15,13 @@ import { familyNamed, familyOf } from './config-json.js';
 import { type GgufFile, type GgufTensorSource, gguf, openGguf, readableTypes } from './gguf.js';
 import type { GgufMetadata, GgufTensor, GgufValue } from './gguf-format.js';
 import { endTokens, metadataReader, shortestFloat } from './gguf-metadata.js';
-import { checkFinite, type SamplingDefaults, type StoredModel, samplingValues } from './stored-model.js';
+import {
+  checkFinite,
+  type SamplingDefaults,
+  type StoredModel,
+  samplingValues,
+  storedDtype,
+} from './stored-model.js';
 
 /** How the matrices of an exported file are stored; vectors are always F32. */
 export type GgufType = 'F32' | 'F16' | 'Q8_0';
@@ -89,6 +95,7 @@ export function readGgufModel(path: string): StoredModel & { readonly metadata: 
       parameters,
       metadata: file.metadata,
       sampling: samplingOf(file),
+      dtype: storedDtype(parameters, (name) => file.tensors.get(ggufName(name))!.type.name),
       read(name, into) {
         file.read(ggufName(name), into);
         const heads = headsInterleaved(name, config);

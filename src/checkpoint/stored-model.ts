@@ -1,5 +1,6 @@
 // A model in files: what a Hugging Face folder and a GGUF file have in common once they are open.
 import { z } from 'zod';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import { refuse } from '../errors.js';
 import type { LlamaConfig, ParameterShape } from '../model/config.js';
 import { parseJson } from './files.js';
@@ -12,6 +13,8 @@ export interface StoredModel {
   /** What `read` gives, in the model's order: name and shape (`[rows, columns]` or `[n]`). */
   readonly parameters: readonly ParameterShape[];
   readonly sampling: SamplingDefaults;
+  /** bfloat16 where the file has all matrices so: kept like that they lose nothing. Else float32. */
+  readonly dtype: Dtype;
   /**
    * Reads a parameter as float32 into memory of its size, a block at a time.
    * @throws RetortError `bad-model` where a value is NaN or infinite, naming the tensor and the place.
@@ -71,6 +74,12 @@ export function samplingJson(sampling: SamplingDefaults): Record<string, unknown
     ...sampled,
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   };
+}
+
+/** A stored model's dtype, from the type that its file has a parameter in. */
+export function storedDtype(parameters: readonly ParameterShape[], typeOf: (name: string) => string): Dtype {
+  const matrices = parameters.filter(({ shape }) => shape.length === 2);
+  return matrices.every(({ name }) => typeOf(name) === 'BF16') ? 'bfloat16' : 'float32';
 }
 
 /** @throws RetortError `bad-model` for the first value that is NaN or infinite */

@@ -13,7 +13,8 @@ export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
   const device = createDevice({ target: 'interpreter', threads: 1, interpret });
   try {
     withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());
-    withDecoding(device, 16, { batch: 2, tokens: 2 }, (round) => round());
+    for (const dtype of ['float32', 'bfloat16'] as const)
+      withDecoding(device, 16, { batch: 2, tokens: 2, dtype }, (round) => round());
     return device.compiled();
   } finally {
     await device.close();

@@ -1,6 +1,7 @@
 // The models that `retort bench train` and `decode` run: a plain decoder, its operations a token, one unit of work.
 import { Tape } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import type { LlamaConfig } from '../model/config.js';
 import { createLlama, freeLlama, initLlama, packedLogprobs, packSequences } from '../model/llama.js';
 import { forwardOperations, trainingOperations } from '../model/operations.js';
@@ -92,16 +93,22 @@ export function withTraining<T>(
   }
 }
 
-/** Makes a model and gives `use` one round: `tokens` tokens for each of `batch` sequences, sampled at temperature 1. */
+/**
+ * Makes a model and gives `use` one round: `tokens` tokens for each of `batch` sequences, sampled at temperature 1.
+ * Matrices, keys and values are kept as `dtype`.
+ */
 export function withDecoding<T>(
   device: Device,
   dModel: number,
-  { batch, tokens }: { batch: number; tokens: number },
+  { batch, tokens, dtype = 'float32' }: { batch: number; tokens: number; dtype?: Dtype },
   use: (round: () => void) => T,
 ): T {
-  const llama = createLlama(device, benchConfig(dModel, tokens + 1), { trainable: false });
+  const llama = createLlama(device, benchConfig(dModel, tokens + 1), { trainable: false, dtype });
   initLlama(llama, 0);
-  const engine = createEngine({ llama, tokenizer: benchTokenizer }, { maxSequences: batch });
+  const engine = createEngine(
+    { llama, tokenizer: benchTokenizer },
+    { maxSequences: batch, kvCacheDtype: dtype },
+  );
   let seed = 0;
   const round = () => {
     for (let problem = 0; problem < batch; problem++) {

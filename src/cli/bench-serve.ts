@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeModelFolder } from '../checkpoint/folder.js';
 import { createDevice } from '../compute/device/device.js';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import { RetortError, refuse } from '../errors.js';
 import { createLlama, freeLlama, initLlama, weightsOf } from '../model/llama.js';
 import { createEngine } from '../rollout/engine.js';
@@ -22,6 +23,8 @@ export interface BenchServeOptions {
   /** Folder of a model; default: the one of `bench decode`, 256 wide. */
   readonly model?: string;
   readonly clients: readonly number[];
+  /** How matrices, keys and values are kept. */
+  readonly dtype: Dtype;
   readonly seconds: number;
   readonly threads?: number;
   /** Most tokens of an answer. */
@@ -47,7 +50,7 @@ export async function benchServe(o: BenchServeOptions): Promise<{ result: object
     const dir = o.model ?? writeBenchModel(join(folder, 'model'), o.tokens);
     const most = Math.max(...o.clients);
     const prompts = promptsOf(dir);
-    const server = await startProcess(dir, folder, most, o.threads);
+    const server = await startProcess(dir, folder, most, o);
     const results: Served[] = [];
     try {
       const expected = await greedyAlone(server.url, prompts, o.tokens);
@@ -114,8 +117,8 @@ async function engineSpeed(
   say(`the engine alone, ${sequences} sequences at once`);
   const device = createDevice({ threads: o.threads });
   try {
-    const policy = loadPolicy(dir, device, { trainable: false });
-    const engine = createEngine(policy, { maxSequences: sequences });
+    const policy = loadPolicy(dir, device, { trainable: false, dtype: o.dtype });
+    const engine = createEngine(policy, { maxSequences: sequences, kvCacheDtype: o.dtype });
     let problem = 0;
     const submit = () => {
       const promptIds = prompts[problem % prompts.length];
@@ -140,11 +143,12 @@ async function startProcess(
   dir: string,
   cwd: string,
   maxSequences: number,
-  threads = availableParallelism(),
+  { dtype, threads = availableParallelism() }: BenchServeOptions,
 ): Promise<{ url: string; stop(): Promise<void> }> {
   const main = fileURLToPath(new URL('./main.js', import.meta.url));
   const args = ['serve', '--model', `bench=${resolve(dir)}`, '--port', '0', '--json'];
   args.push('--max-sequences', `${maxSequences}`, '--threads', `${threads}`);
+  args.push('--dtype', dtype, '--kv-cache-dtype', dtype);
   const child: ChildProcess = spawn(process.execPath, [main, ...args], {
     cwd,
     stdio: ['ignore', 'pipe', 'inherit'],

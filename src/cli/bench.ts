@@ -1,8 +1,9 @@
 // retort bench: what this machine reaches, as shares of a register-only multiply-add loop measured in the same run.
 
 import { availableParallelism } from 'node:os';
-import { Argument, type Command } from 'commander';
+import { Argument, type Command, Option } from 'commander';
 import { createDevice, type Device } from '../compute/device/device.js';
+import { type Dtype, dtypes } from '../compute/kernel/bfloat16.js';
 import { matmul, matmulColumns, pack } from '../compute/op/linear/linear.js';
 import { refuse } from '../errors.js';
 import { disassemble } from './bench-disassemble.js';
@@ -19,6 +20,7 @@ interface BenchFlags extends CommonOptions {
   readonly profile?: boolean;
   readonly disassemble?: string;
   readonly model?: string;
+  readonly dtype: Dtype;
   readonly clients: number[];
   readonly seconds: number;
   readonly tokens: number;
@@ -47,6 +49,11 @@ export function addBench(program: Command): void {
     .option('--runs <n>', 'runs of which the median is taken', whole(1), 5)
     .option('--profile', 'time, bytes and share of the peak of each kernel in a training and a decoding step')
     .option('--disassemble <kernel>', "print a kernel's x86-64 code instead of measuring")
+    .addOption(
+      new Option('--dtype <dtype>', 'decode and serve: how matrices, keys and values are kept')
+        .choices(dtypes)
+        .default('float32'),
+    )
     .option('--model <dir>', 'serve: folder of the model; default: the one of decode, 256 wide')
     .option('--clients <list>', 'serve: numbers of clients at once', parseClients, [1, 8, 64])
     .option('--seconds <n>', 'serve: seconds for each number of clients', number(1, 3600), 10)
@@ -61,8 +68,8 @@ export function addBench(program: Command): void {
 }
 
 async function serve(o: BenchFlags): Promise<void> {
-  const { model, clients, seconds, tokens, threads, priceHour: pricePerHour } = o;
-  const { result, text } = await benchServe({ model, clients, seconds, tokens, threads, pricePerHour });
+  const { priceHour: pricePerHour } = o;
+  const { result, text } = await benchServe({ ...o, pricePerHour });
   printResult(o, result, () => text);
 }
 
@@ -86,9 +93,9 @@ async function printProfiles(what: string, o: BenchFlags): Promise<void> {
       }
       if (what === 'train') continue;
       for (const batch of DECODE.batches) {
-        const title = `decode, d ${dModel}, batch ${batch}`;
+        const title = `decode, d ${dModel}, batch ${batch}, ${o.dtype}`;
         say(title);
-        const shape = { batch, tokens: DECODE.tokens };
+        const shape = { batch, tokens: DECODE.tokens, dtype: o.dtype };
         const result = withDecoding(device, dModel, shape, (round) => profile(device, DECODE.tokens, round));
         found.push({ title, dModel, profile: result });
       }
@@ -179,7 +186,7 @@ function timeMatmul(
   const c = device.temporary([m, n]);
   device.fill(a, 0.5);
   device.fill(source, 0.25);
-  const packed = pack(device, source, k, n, false);
+  const packed = pack(device, source, k, n);
   const lda = layout === 'rows' ? k : m;
   const flops = 2 * m * k * n;
   // Small products are repeated until a run takes some 20 ms.
@@ -208,7 +215,7 @@ function benchDecode(o: BenchFlags): Promise<Benched> {
     DECODE.batches.map((batch) => {
       const tokens = batch * DECODE.tokens;
       const flops = tokens * decodeFlops(benchConfig(dModel, DECODE.tokens + 1), DECODE.tokens);
-      const shape = { batch, tokens: DECODE.tokens };
+      const shape = { batch, tokens: DECODE.tokens, dtype: o.dtype };
       const measured = withDecoding(device, dModel, shape, (round) => measure(device, o.runs, flops, round));
       return { batch, tokens, measured };
     }),
@@ -217,7 +224,7 @@ function benchDecode(o: BenchFlags): Promise<Benched> {
 
 async function benchModels(
   name: string,
-  { threads = availableParallelism() }: BenchFlags,
+  { dtype, threads = availableParallelism() }: BenchFlags,
   run: (device: Device, dModel: number) => { batch: number; tokens: number; measured: Measured }[],
 ): Promise<Benched> {
   return withDevice(threads, (device) => {
@@ -229,10 +236,12 @@ async function benchModels(
         const { seconds, shareOfPeak } = measured;
         const tokensPerSecond = tokens / seconds;
         all.push(measured);
-        results.push({ dModel, batch, threads, tokensPerSecond, shareOfPeak });
+        const kept = name === 'decode' ? dtype : 'float32';
+        results.push({ dModel, batch, dtype: kept, threads, tokensPerSecond, shareOfPeak });
         rows.push([
           `d ${dModel}`,
           `${batch}`,
+          kept,
           `${threads}`,
           tokensPerSecond.toFixed(0),
           percent(shareOfPeak),
@@ -241,7 +250,7 @@ async function benchModels(
     }
     return {
       result: { target: device.target, peakGflops: summarise(all), results },
-      text: table([[name, 'batch', 'threads', 'tokens/s', 'of peak'], ...rows]),
+      text: table([[name, 'batch', 'kept in', 'threads', 'tokens/s', 'of peak'], ...rows]),
     };
   });
 }

@@ -16,12 +16,23 @@ import { evaluate, limitsFor, MAX_PROBLEMS, meanLogprob } from '../train/evaluat
 import { loadPolicy } from '../train/policy.js';
 import type { Sample } from '../train/scoring.js';
 import { type Measured, nameOf, oneText, plotOf, resultOf, type Setting, settingsText } from './eval-text.js';
-import { addSampling, addSeed, addTask, addThreads, number, splitOption, whole } from './flags.js';
+import {
+  addDtypes,
+  addSampling,
+  addSeed,
+  addTask,
+  addThreads,
+  type DtypeFlags,
+  modelDtype,
+  number,
+  splitOption,
+  whole,
+} from './flags.js';
 import { openProgress } from './progress.js';
 import { stopSignal } from './stop.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
-interface EvalFlags extends CommonOptions {
+interface EvalFlags extends CommonOptions, DtypeFlags {
   readonly model: string;
   readonly task: string;
   readonly taskOption?: string[];
@@ -91,6 +102,7 @@ export function addEval(program: Command): void {
   addTask(command);
   addSampling(command);
   addSeed(command, 'problems and sampling');
+  addDtypes(command);
   addThreads(command);
 }
 
@@ -145,7 +157,7 @@ async function run(o: EvalFlags): Promise<void> {
   });
   const rate = !o.bestOf ? undefined : reward ? ratingOf(reward.name) : meanLogprob;
   try {
-    const policy = loadPolicy(o.model, device, { trainable: false });
+    const policy = loadPolicy(o.model, device, { trainable: false, dtype: modelDtype(o) });
     const template = getTemplate(o.template ?? task.template, policy.tokenizer);
     const { topK, topP, minP, split, problems, samples, seed } = o;
     const { signal } = stopSignal;
@@ -173,6 +185,7 @@ async function run(o: EvalFlags): Promise<void> {
             seed,
           },
           ...{ rate, signal, thinking: setting.thinking ?? undefined },
+          engine: { kvCacheDtype: o.kvCacheDtype },
           onProgress: (p) => progress.update(p.finished, p.total, `${p.tokens} tokens`),
         });
         measured.push({ ...setting, evaluation });

@@ -1,6 +1,7 @@
 // Command-line flags made from the options' schemas, so that a loop's options are written down once.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
+import { type Dtype, dtypes } from '../compute/kernel/bfloat16.js';
 import { refuse } from '../errors.js';
 import { optionsFromWords } from '../task/options.js';
 import type { Split } from '../task/task.js';
@@ -49,6 +50,26 @@ export function addSeed(command: Command, what: string): Command {
 
 export function addThreads(command: Command): Command {
   return command.option('--threads <n>', 'threads that compute; default: all cores', whole(1, 64));
+}
+
+/** Flags for how numbers are kept while a model generates. */
+export interface DtypeFlags {
+  readonly dtype: Dtype | 'auto';
+  readonly kvCacheDtype: Dtype;
+}
+
+export function addDtypes(command: Command): Command {
+  const matrices =
+    "how matrices are kept for products; auto: as the model's files keep them; bfloat16 is faster";
+  const cache = 'how keys and values are kept; bfloat16 takes half the memory and less time, and rounds them';
+  return command
+    .addOption(new Option('--dtype <dtype>', matrices).choices(['auto', ...dtypes]).default('auto'))
+    .addOption(new Option('--kv-cache-dtype <dtype>', cache).choices(dtypes).default('float32'));
+}
+
+/** What a model's options take of the flags. */
+export function modelDtype({ dtype }: DtypeFlags): Dtype | undefined {
+  return dtype === 'auto' ? undefined : dtype;
 }
 
 /** Weights as they are typed: `format=0.5`. @throws RetortError bad-input for what is no number */

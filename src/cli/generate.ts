@@ -8,11 +8,21 @@ import { generateAll } from '../rollout/generate.js';
 import { repetitionPenalty } from '../rollout/repetition.js';
 import { getTemplate } from '../text/template.js';
 import { loadPolicy } from '../train/policy.js';
-import { addSampling, addSeed, addThreads, number, repeatable, whole } from './flags.js';
+import {
+  addDtypes,
+  addSampling,
+  addSeed,
+  addThreads,
+  type DtypeFlags,
+  modelDtype,
+  number,
+  repeatable,
+  whole,
+} from './flags.js';
 import { stopSignal } from './stop.js';
 import { type CommonOptions, printable, printResult } from './terminal.js';
 
-interface GenerateFlags extends CommonOptions {
+interface GenerateFlags extends CommonOptions, DtypeFlags {
   readonly model: string;
   readonly prompt: string;
   readonly template: string;
@@ -51,13 +61,14 @@ export function addGenerate(program: Command): void {
     1,
   );
   addSeed(command, 'the sampling');
+  addDtypes(command);
   addThreads(command);
 }
 
 async function generate(o: GenerateFlags, command: Command): Promise<void> {
   const device = createDevice({ threads: o.threads });
   try {
-    const policy = loadPolicy(o.model, device, { trainable: false });
+    const policy = loadPolicy(o.model, device, { trainable: false, dtype: modelDtype(o) });
     const { llama, tokenizer } = policy;
     const template = getTemplate(o.template, tokenizer);
     const text = template.render(o.prompt);
@@ -79,6 +90,7 @@ async function generate(o: GenerateFlags, command: Command): Promise<void> {
       maxSequences: 1,
       maxLength: Math.min(context, promptIds.length + o.maxTokens),
       prefillTokens: context,
+      kvCacheDtype: o.kvCacheDtype,
     });
     const stream = tokenizer.stream({ skipSpecialTokens: true });
     // With stop strings the text is only known once it is certain that none has begun.

@@ -3,11 +3,11 @@ import type { Command } from 'commander';
 import { RetortError, refuse } from '../errors.js';
 import { parseModelSpec } from '../serve/model.js';
 import { templateNames } from '../text/template.js';
-import { addThreads, number, repeatable, whole } from './flags.js';
+import { addDtypes, addThreads, type DtypeFlags, modelDtype, number, repeatable, whole } from './flags.js';
 import { stopSignal } from './stop.js';
 import { type CommonOptions, printResult, say } from './terminal.js';
 
-interface ServeFlags extends CommonOptions {
+interface ServeFlags extends CommonOptions, DtypeFlags {
   readonly model: string[];
   readonly host: string;
   readonly port: number;
@@ -63,6 +63,7 @@ export function addServe(program: Command): void {
     '--model <name=dir>',
     'a model folder, a GGUF file or the folder of a run, and the name that requests call it by',
   );
+  addDtypes(command);
   addThreads(command);
 }
 
@@ -81,6 +82,8 @@ async function serve(o: ServeFlags): Promise<void> {
       maxLength: o.context,
       queue: o.queue,
       maxKvBytes: o.kvCache * 2 ** 20,
+      dtype: modelDtype(o),
+      kvCacheDtype: o.kvCacheDtype,
       timeLimitSeconds: o.timeLimit,
       logPrompts: o.logPrompts,
     },

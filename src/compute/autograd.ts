@@ -1,6 +1,7 @@
 // The tape: what the forward pass did, so that it can be undone in reverse. Operations record themselves.
 import { refuse } from '../errors.js';
 import type { Device } from './device/device.js';
+import type { Dtype } from './kernel/bfloat16.js';
 import { type Tensor, viewOf } from './tensor.js';
 
 /** Where operations run, and the tape they record on; without a tape nothing is kept for a backward pass. */
@@ -16,6 +17,8 @@ export interface Parameter {
   readonly gradient: Tensor | null;
   /** Moves with every change of the value; packed copies made for another version are void. */
   version: number;
+  /** How the packed copy for the forward pass keeps the value. Default float32. */
+  readonly dtype?: Dtype;
   readonly packed: Map<string, { tensor: Tensor; version: number }>;
 }
 

@@ -6,6 +6,7 @@
 
 import { type Context, type Parameter, residualBlock } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
 import type { HeadShape } from '../compute/op/attention/layout.js';
 import { addBias } from '../compute/op/bias/bias.js';
@@ -142,20 +143,27 @@ export interface ModelOptions {
   readonly trainable: boolean;
   /** What its weights are counted as. Default parameters; reference for a model that others are compared with. */
   readonly kind?: 'parameters' | 'reference';
+  /**
+   * How its matrices are packed for products. bfloat16 halves what generating reads of them, and rounds those that are no
+   * bfloat16 numbers; not for a model that is trained. Default float32.
+   */
+  readonly dtype?: Dtype;
   /** Elements of a group of parameters at most. Default: what a tensor can hold. */
   readonly groupElements?: number;
 }
 
 /**
  * Allocates a model; its weights are zero until they are initialised, loaded or copied.
- * @throws RetortError bad-model for sizes that cannot be, out-of-memory
+ * @throws RetortError bad-model for sizes that cannot be, bad-input for bfloat16 to train, out-of-memory
  */
 export function createLlama(
   device: Device,
   config: LlamaConfig,
-  { trainable, kind = 'parameters', groupElements = MOST_ELEMENTS }: ModelOptions,
+  { trainable, kind = 'parameters', dtype = 'float32', groupElements = MOST_ELEMENTS }: ModelOptions,
 ): Llama {
   validateConfig(config);
+  if (trainable && dtype !== 'float32')
+    throw refuse('bad-input', 'dtype of a model to train', dtype, 'a trained model takes float32');
   const shapes = parameterShapes(config);
   const named = new Map<string, NamedTensor>();
   const operands = new Map<string, Parameter>();
@@ -174,7 +182,12 @@ export function createLlama(
     for (const [operand, parts] of members) {
       const [first, ...columns] = parts[0].shape;
       const rows = parts.length === 1 ? first : operandSize(parts) / (columns[0] ?? 1);
-      operands.set(operand, { ...view(operand, [rows, ...columns], start), version: 0, packed: new Map() });
+      operands.set(operand, {
+        ...view(operand, [rows, ...columns], start),
+        version: 0,
+        dtype,
+        packed: new Map(),
+      });
       let at = start;
       for (const { name, shape } of parts) {
         named.set(name, view(name, shape, at));

@@ -2,6 +2,8 @@
 //
 // A request's prompt but for its last token is computed once; each sample then starts from that token, on the shared
 // blocks. What is short joins the step of those that run instead (admission.ts).
+
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import { planAttention, type Span } from '../compute/op/attention/attention.js';
 import type { Sampling } from '../compute/op/sample/sample.js';
 import type { Tensor } from '../compute/tensor.js';
@@ -43,6 +45,8 @@ export interface EngineOptions {
    * Default false.
    */
   readonly prefixCache?: boolean;
+  /** How keys and values are kept; bfloat16 halves them and what reading them takes. Default float32. */
+  readonly kvCacheDtype?: Dtype;
   /** Most bytes of keys and values. Default: what `maxSequences` of `maxLength` need. */
   readonly maxKvBytes?: number;
 }
@@ -97,10 +101,10 @@ export function createEngine(
   options: EngineOptions = {},
 ): Engine {
   const { device, config } = llama;
-  const { maxSequences = 64, prefillTokens = 2048 } = options;
+  const { maxSequences = 64, prefillTokens = 2048, kvCacheDtype: dtype = 'float32' } = options;
   const maxLength = Math.min(options.maxLength ?? config.maxPositionEmbeddings, config.maxPositionEmbeddings);
-  const blocks = blocksWithin(options.maxKvBytes, llama, maxSequences, maxLength);
-  const cache = createKvCache(llama, blocks, { remembers: options.prefixCache });
+  const blocks = blocksWithin(options.maxKvBytes, llama, dtype, maxSequences, maxLength);
+  const cache = createKvCache(llama, blocks, { remembers: options.prefixCache, dtype });
   const admission = createAdmission({ device, cache, tokenizer, maxSequences, maxLength, prefillTokens });
   const context = { device, tape: null };
   const decoder = createDecoder(llama, cache);

@@ -1,6 +1,7 @@
 // The KV cache: blocks of keys and values for every layer, counted by their users, so that samples share a prompt.
 
 import type { Device } from '../compute/device/device.js';
+import { type Dtype, elementOf } from '../compute/kernel/bfloat16.js';
 import {
   type AttentionPlan,
   attend,
@@ -45,8 +46,8 @@ export function blocksFor(positions: number): number {
 }
 
 /** Bytes of one block in all layers. */
-export function blockBytes({ device, config, shape }: Llama): number {
-  const { keys, values } = blockSizes(device.target, shape);
+export function blockBytes({ device, config, shape }: Llama, dtype: Dtype): number {
+  const { keys, values } = blockSizes(device.target, shape, dtype);
   return 4 * config.numHiddenLayers * (keys + values);
 }
 
@@ -54,16 +55,17 @@ export function blockBytes({ device, config, shape }: Llama): number {
 export function blocksWithin(
   bytes: number | undefined,
   llama: Llama,
+  dtype: Dtype,
   maxSequences: number,
   maxLength: number,
 ): number {
   const perSequence = blocksFor(maxLength);
   const wanted = (maxSequences + 2) * perSequence;
   if (bytes === undefined) return wanted;
-  const blocks = Math.min(wanted, Math.floor(bytes / blockBytes(llama)));
+  const blocks = Math.min(wanted, Math.floor(bytes / blockBytes(llama, dtype)));
   // A prompt's last block is there twice when a sample starts.
   if (blocks > perSequence) return blocks;
-  const needed = Math.ceil(((perSequence + 1) * blockBytes(llama)) / 2 ** 20);
+  const needed = Math.ceil(((perSequence + 1) * blockBytes(llama, dtype)) / 2 ** 20);
   throw refuse(
     'bad-input',
     'bytes of keys and values',
@@ -72,19 +74,25 @@ export function blocksWithin(
   );
 }
 
-/** @param remembers whether later sequences find what earlier ones began with; void once the weights change */
+export interface KvCacheOptions {
+  /** Whether later sequences find what earlier ones began with; void once the weights change. Default false. */
+  readonly remembers?: boolean;
+  /** How keys and values are kept. Default float32. */
+  readonly dtype?: Dtype;
+}
+
 export function createKvCache(
   { device, config, shape }: Llama,
   blocks: number,
-  { remembers = false }: { readonly remembers?: boolean } = {},
+  { remembers = false, dtype = 'float32' }: KvCacheOptions = {},
 ): KvCache {
-  const sizes = blockSizes(device.target, shape);
+  const sizes = blockSizes(device.target, shape, dtype);
   const layers = Array.from({ length: config.numHiddenLayers }, () => {
     // What is past a sequence's end has no say, whatever it is: attention does not read values there, and takes -Infinity
     // for the scores of keys there.
-    const keys = device.tensor('kvCache', [blocks, sizes.keys]);
-    const values = device.tensor('kvCache', [blocks, sizes.values]);
-    return { keys, values };
+    const keys = device.tensor('kvCache', [blocks, sizes.keys], elementOf(dtype));
+    const values = device.tensor('kvCache', [blocks, sizes.values], elementOf(dtype));
+    return { dtype, keys, values };
   });
   const users = new Int32Array(blocks);
   const spare = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
@@ -143,8 +151,8 @@ export function createKvCache(
         'i32',
       );
       for (const { keys, values } of layers) {
-        copyBlocks(device, keys, from, to, sizes.keys);
-        copyBlocks(device, values, from, to, sizes.values);
+        copyBlocks(device, keys, dtype, from, to, sizes.keys);
+        copyBlocks(device, values, dtype, from, to, sizes.values);
       }
       device.rewind(mark);
     },
@@ -165,6 +173,14 @@ export function attendCached({ device, shape }: Llama, cache: KvCache, plan: Att
   };
 }
 
-function copyBlocks(device: Device, blocks: Tensor, from: Tensor, to: Tensor, size: number): void {
-  device.launch(device.kernel('copy-blocks', copyBlocksKernel), from.size, [blocks, from, to], [size], 8);
+function copyBlocks(
+  device: Device,
+  blocks: Tensor,
+  dtype: Dtype,
+  from: Tensor,
+  to: Tensor,
+  size: number,
+): void {
+  const kernel = device.kernel(`copy-blocks ${dtype}`, (t) => copyBlocksKernel(t, dtype));
+  device.launch(kernel, from.size, [blocks, from, to], [size], 8);
 }

@@ -44,7 +44,7 @@ test('the same bits with hits and without, one after another, together, and with
   const policy = tinyPolicy(device, 1, CONTEXT);
   const requests = Array.from({ length: 40 }, (_, i) => request(i));
   const plain = await run(createEngine(policy, { maxSequences: 16 }), requests);
-  const few = (blocksFor(CONTEXT) + 6) * blockBytes(policy.llama);
+  const few = (blocksFor(CONTEXT) + 6) * blockBytes(policy.llama, 'float32');
   const kinds: EngineOptions[] = [
     { maxSequences: 1, prefixCache: true },
     { maxSequences: 16, prefixCache: true, prefillTokens: 64 },
@@ -87,7 +87,7 @@ test('a conversation goes on from what was generated: a hit, and the bits of a f
 test('cancelling at any step loses no block', async () => {
   const device = createDevice({ threads: 1 });
   const policy = tinyPolicy(device, 1, CONTEXT);
-  const maxKvBytes = (blocksFor(CONTEXT) + 4) * blockBytes(policy.llama);
+  const maxKvBytes = (blocksFor(CONTEXT) + 4) * blockBytes(policy.llama, 'float32');
   const engine = createEngine(policy, { maxSequences: 4, prefixCache: true, maxKvBytes });
   for (let round = 0; round < 60; round++) {
     const number = engine.submit(request(round));

@@ -1,5 +1,6 @@
 // What the server and the thread of its engine say to each other. Everything here can be cloned between threads.
 import type { SamplingDefaults } from '../checkpoint/stored-model.js';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import type { FinishReason, SamplingOptions } from '../rollout/request.js';
 import type { TopLogprobs } from '../rollout/steer.js';
 import type { ControlSpec } from './control.js';
@@ -100,4 +101,6 @@ export interface EngineThreadOptions {
   readonly maxSequences: number;
   readonly maxLength?: number;
   readonly maxKvBytes: number;
+  readonly dtype?: Dtype;
+  readonly kvCacheDtype?: Dtype;
 }

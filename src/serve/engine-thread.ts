@@ -82,11 +82,12 @@ const news = createNews(tell);
 
 function load({ handle, dir }: LoadOrder): void {
   try {
-    const policy = loadPolicy(dir, device, { trainable: false });
+    const policy = loadPolicy(dir, device, { trainable: false, dtype: options.dtype });
     try {
       const { maxSequences } = options;
-      const { maxLength, maxKvBytes } = options;
-      const engine = createEngine(policy, { maxSequences, maxLength, maxKvBytes, prefixCache: true });
+      const { maxLength, maxKvBytes, kvCacheDtype } = options;
+      const limits = { maxSequences, maxLength, maxKvBytes };
+      const engine = createEngine(policy, { ...limits, kvCacheDtype, prefixCache: true });
       const scheduler = createScheduler<Work>();
       models.set(handle, {
         policy,

@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { openJsonlWriter } from '../checkpoint/jsonl.js';
+import type { Dtype } from '../compute/kernel/bfloat16.js';
 import { RetortError, refuse } from '../errors.js';
 import { openAccounts } from './account.js';
 import { startEngine } from './engine-client.js';
@@ -36,6 +37,10 @@ export interface ServeOptions {
   readonly maxLength?: number;
   /** Most bytes of keys and values. Default 1 GiB. */
   readonly maxKvBytes?: number;
+  /** How matrices are kept for products. Default: as the model's files keep them. */
+  readonly dtype?: Dtype;
+  /** How keys and values are kept. Default float32. */
+  readonly kvCacheDtype?: Dtype;
   /** Samples that may wait for a slot. Default 1024. */
   readonly queue?: number;
   /** File that gets every request and its answer, a line each. Default: prompts are nowhere. */
@@ -89,6 +94,8 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     maxSequences: options.maxSequences ?? 256,
     maxLength: options.maxLength,
     maxKvBytes: options.maxKvBytes ?? 2 ** 30,
+    dtype: options.dtype,
+    kvCacheDtype: options.kvCacheDtype,
   });
   const prompts = startPromptThread();
   const models = new Map<string, ServedModel>();

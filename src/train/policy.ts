@@ -27,10 +27,15 @@ export interface PolicyPlan {
   readonly tokenizer: Tokenizer;
 }
 
-/** Opens a model folder or a GGUF file. @throws RetortError bad-model naming the file and what does not fit, before anything is allocated */
+/**
+ * Opens a model folder or a GGUF file. One that is not trained keeps its matrices for products as the file does, unless
+ * the options say how.
+ * @throws RetortError bad-model naming the file and what does not fit, before anything is allocated
+ */
 export function loadPolicy(path: string, device: Device, options: ModelOptions): Policy {
   return withModel(path, (stored, tokenizer) => {
-    const llama = createLlama(device, stored.config, options);
+    const dtype = options.dtype ?? (options.trainable ? 'float32' : stored.dtype);
+    const llama = createLlama(device, stored.config, { ...options, dtype });
     readWeights(llama, stored);
     return { llama, tokenizer, sampling: stored.sampling };
   });

@@ -1,6 +1,7 @@
 // Checks an operation: its reference against finite differences, then every device against the reference, bit for bit
 // among devices that must agree, in guarded memory.
 import assert from 'node:assert/strict';
+import { narrow, widen } from '../../src/checkpoint/half.js';
 import { type Context, type Parameter, Tape } from '../../src/compute/autograd.js';
 import { createDevice, type Device, type DeviceOptions } from '../../src/compute/device/device.js';
 import { X64_TARGETS } from '../../src/compute/target/x64/compile.js';
@@ -44,6 +45,13 @@ export function input(
 ): Input {
   const size = shape.reduce((a, b) => a * b, 1);
   return { shape, values: noise(size, seed, options.scale ?? 1), parameter: options.parameter };
+}
+
+/** The nearest bfloat16 numbers. */
+export function bfloat16(values: Float64Array): Float64Array {
+  const into = new Float32Array(values.length);
+  widen('BF16', narrow('BF16', Float32Array.from(values)), into);
+  return Float64Array.from(into);
 }
 
 /** Norm of the difference over the norm of the reference (over 1 where that is smaller). */

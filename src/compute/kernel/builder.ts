@@ -43,15 +43,14 @@ type Floating = 'f32' | 'vec';
 
 /** Parameter names to kinds: `f32*` and `i32*` are buffers, `f32` and `i32` scalars. */
 export type Parameters = Readonly<Record<string, 'f32*' | 'i32*' | 'f32' | 'i32'>>;
-export type Bound<P extends Parameters> = {
-  readonly [K in keyof P]: P[K] extends 'f32*'
-    ? Buffer<'f32'>
-    : P[K] extends 'i32*'
-      ? Buffer<'i32'>
-      : P[K] extends 'f32'
-        ? F32
-        : I32;
-};
+type BoundTo<Kind> = Kind extends 'f32*'
+  ? Buffer<'f32'>
+  : Kind extends 'i32*'
+    ? Buffer<'i32'>
+    : Kind extends 'f32'
+      ? F32
+      : I32;
+export type Bound<P extends Parameters> = { readonly [K in keyof P]: BoundTo<P[K]> };
 
 /**
  * Builds a kernel. `define` is called once, at build time: TypeScript loops unroll, builder loops run on the chip.

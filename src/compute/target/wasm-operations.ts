@@ -73,7 +73,6 @@ const directSimd: Readonly<Record<'vec' | 'ivec' | 'mask', Table>> = {
     lt: simd.i32x4LtS,
     le: simd.i32x4LeS,
     eq: simd.i32x4Eq,
-    and: simd.and,
     or: simd.or,
     toFloat: simd.f32x4ConvertI32x4S,
   },
@@ -127,12 +126,14 @@ export function emitOperation(e: Emitter, s: Instruction): void {
       if (from === 'mask') emitSimd(e, simd.bitselect);
       else code.push(plain.select);
       return;
+    case 'and':
+      emitAnd(e, a, b);
+      return;
     case 'shl':
     case 'shr':
       push(e, a);
-      code.push(plain.i32Const, s.imm!);
-      if (s.type === 'ivec') emitSimd(e, s.op === 'shl' ? simd.i32x4Shl : simd.i32x4ShrU);
-      else code.push(s.op === 'shl' ? plain.i32Shl : plain.i32ShrU);
+      if (s.type === 'ivec') emitShift(e, s.op, s.imm!);
+      else code.push(plain.i32Const, s.imm!, s.op === 'shl' ? plain.i32Shl : plain.i32ShrU);
       return;
     case 'toInt':
       push(e, a);
@@ -167,6 +168,27 @@ export function emitOperation(e: Emitter, s: Instruction): void {
     default:
       throw new Error(`operation ${s.op} has no code for ${from}`);
   }
+}
+
+function emitShift(e: Emitter, op: 'shl' | 'shr', distance: number): void {
+  e.code.push(plain.i32Const, distance);
+  emitSimd(e, op === 'shl' ? simd.i32x4Shl : simd.i32x4ShrU);
+}
+
+/** Both of vectors of integers. */
+function emitAnd(e: Emitter, a: ValueId, b: ValueId): void {
+  push(e, a);
+  const splat = e.pending.get(b)?.instruction;
+  const mask = splat?.op === 'splat' ? e.usage.constants.get(splat.args[0]) : undefined;
+  const cleared = mask === undefined ? -1 : Math.log2(-mask);
+  if (cleared > 0 && Number.isInteger(cleared)) {
+    // V8 keeps a mask in a register, of which a matrix product has none left: two shifts clear the lowest bits as well.
+    emitShift(e, 'shr', cleared);
+    emitShift(e, 'shl', cleared);
+    return;
+  }
+  push(e, b);
+  emitSimd(e, simd.and);
 }
 
 function emitIota(e: Emitter): void {

@@ -1,9 +1,10 @@
 // Attention over a cache: the same bits as over a packed batch, whatever blocks hold it and in whatever pieces it came.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
+import { bfloat16, noise, relativeError, testDevices } from '../../../../test/support/op.js';
 import { beside } from '../../../../test/support/op-cases.js';
 import type { Device } from '../../device/device.js';
+import { type Dtype, dtypes, elementOf } from '../../kernel/bfloat16.js';
 import { attend, attention, planAttention, planPacked, type Span, storeKeysValues } from './attention.js';
 import { BLOCK, blockSizes, type HeadShape } from './layout.js';
 import { attentionReference } from './reference.js';
@@ -30,6 +31,9 @@ const makeRows = ({ heads, kvHeads, headDim }: HeadShape, rows: number, seed: nu
   k: noise(rows * kvHeads * headDim, seed + 1, 2),
   v: noise(rows * kvHeads * headDim, seed + 2),
 });
+
+/** What a cache of bfloat16 has of them. */
+const rounded = ({ q, k, v }: Rows): Rows => ({ q, k: bfloat16(k), v: bfloat16(v) });
 
 /** Rows from..to of each of q, k and v. */
 const slice = (
@@ -58,11 +62,12 @@ function packed(device: Device, shape: HeadShape, rows: Rows, lengths: readonly 
 }
 
 /** A cache of blocks that hold NaN until rows are fed to it. */
-function createCache(device: Device, shape: HeadShape, blocks: number) {
-  const sizes = blockSizes(device.target, shape);
+function createCache(device: Device, shape: HeadShape, blocks: number, dtype: Dtype = 'float32') {
+  const sizes = blockSizes(device.target, shape, dtype);
   const kv = {
-    keys: device.temporary([blocks, sizes.keys]),
-    values: device.temporary([blocks, sizes.values]),
+    dtype,
+    keys: device.temporary([blocks, sizes.keys], elementOf(dtype)),
+    values: device.temporary([blocks, sizes.values], elementOf(dtype)),
   };
   return {
     kv,
@@ -104,33 +109,41 @@ for (const shape of SHAPES) {
       });
     });
 
-    test(`${name} on ${where}: the same bits from scattered blocks, in pieces of any size`, () => {
-      for (const piece of [1, 3, 4, 5, 16, 40]) {
-        const mark = device.mark();
-        const cache = createCache(device, shape, 8);
-        const got: number[][] = lengths.map(() => []);
-        for (let position = 0; position < Math.max(...lengths); position += piece) {
-          const moving = lengths.flatMap((n, i) => (position < n ? [i] : []));
-          let firstRow = 0;
-          const spans = moving.map((i): Span => {
-            const rows = Math.min(piece, lengths[i] - position);
-            firstRow += rows;
-            return { firstRow: firstRow - rows, rows, position, table: tables[i] };
-          });
-          const rows = join(
-            moving.map((i, s) => slice(shape, sequences[i], position, position + spans[s].rows)),
-          );
-          const out = cache.feed(rows, spans);
-          moving.forEach((i, s) => {
-            const from = spans[s].firstRow * width;
-            got[i].push(...out.subarray(from, from + spans[s].rows * width));
-          });
-        }
-        lengths.forEach((_, i) => {
-          assert.deepEqual(Float32Array.from(got[i]), wanted[i], `pieces of ${piece}, sequence ${i}`);
+    const cached = (piece: number, dtype: Dtype, wanted: readonly Float32Array[]) => {
+      const mark = device.mark();
+      const cache = createCache(device, shape, 8, dtype);
+      const got: number[][] = lengths.map(() => []);
+      for (let position = 0; position < Math.max(...lengths); position += piece) {
+        const moving = lengths.flatMap((n, i) => (position < n ? [i] : []));
+        let firstRow = 0;
+        const spans = moving.map((i): Span => {
+          const rows = Math.min(piece, lengths[i] - position);
+          firstRow += rows;
+          return { firstRow: firstRow - rows, rows, position, table: tables[i] };
         });
-        device.rewind(mark);
+        const rows = join(
+          moving.map((i, s) => slice(shape, sequences[i], position, position + spans[s].rows)),
+        );
+        const out = cache.feed(rows, spans);
+        moving.forEach((i, s) => {
+          const from = spans[s].firstRow * width;
+          got[i].push(...out.subarray(from, from + spans[s].rows * width));
+        });
       }
+      lengths.forEach((_, i) => {
+        assert.deepEqual(Float32Array.from(got[i]), wanted[i], `pieces of ${piece}, sequence ${i}`);
+      });
+      device.rewind(mark);
+    };
+
+    test(`${name} on ${where}: the same bits from scattered blocks, in pieces of any size`, () => {
+      for (const piece of [1, 3, 4, 5, 16, 40]) cached(piece, 'float32', wanted);
+    });
+
+    test(`${name} on ${where}: from a cache of bfloat16 the bits of rounded keys and values`, () => {
+      const known = sequences.map((rows, i) => packed(device, shape, rounded(rows), [lengths[i]]));
+      assert.ok(known.every((of, i) => relativeError(of, wanted[i]) > 1e-4));
+      for (const piece of [1, 5, 40]) cached(piece, 'bfloat16', known);
     });
   }
 }
@@ -156,37 +169,42 @@ test('two sequences that share the blocks of a prefix see it as their own', () =
   }
 });
 
-test('far on in a sequence rows of several tiles together have the bits of single rows', () => {
-  const shape = { heads: 2, kvHeads: 1, headDim: 10 };
-  const width = shape.heads * shape.headDim;
-  // Past a stretch of keys and the position from which on tiles go together; a rest of smaller tiles and single rows.
-  const [before, rows] = [1030, 43];
-  const blocks = Math.ceil((before + rows) / BLOCK);
-  const table = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
-  const all = makeRows(shape, before + rows, 50);
-  for (const { name, device } of devices) {
-    const mark = device.mark();
-    const cache = createCache(device, shape, blocks);
-    const earlier = slice(shape, all, 0, before);
-    const { slots } = planAttention(device, [{ firstRow: 0, rows: before, position: 0, table }]);
-    storeKeysValues(device, shape, device.upload(joined(shape, earlier), 'f32'), slots, cache.kv);
-    const plan = planAttention(device, [{ firstRow: 0, rows, position: before, table }]);
-    assert.ok(plan.tiles[0].shape.tiles > 1 && plan.tiles[0].which.size > 0, name);
-    const piece = (from: number, count: number) =>
-      cache.feed(slice(shape, all, before + from, before + from + count), [
-        { firstRow: 0, rows: count, position: before + from, table },
-      ]);
-    const together = piece(0, rows);
-    for (let row = 0; row < rows; row++)
-      assert.deepEqual(piece(row, 1), together.slice(row * width, (row + 1) * width), `${name}, row ${row}`);
-    const { q, k, v } = all;
-    if (name === devices[0].name) {
-      const expected = attentionReference(shape, q, k, v, [before + rows]).slice(before * width);
-      assert.ok(relativeError(together, expected) < 2e-6);
+for (const dtype of dtypes)
+  test(`far on in a sequence rows of several tiles together have the bits of single rows, ${dtype}`, () => {
+    const shape = { heads: 2, kvHeads: 1, headDim: 10 };
+    const width = shape.heads * shape.headDim;
+    // Past a stretch of keys and the position from which on tiles go together; a rest of smaller tiles and single rows.
+    const [before, rows] = [1030, 43];
+    const blocks = Math.ceil((before + rows) / BLOCK);
+    const table = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
+    const all = makeRows(shape, before + rows, 50);
+    for (const { name, device } of devices) {
+      const mark = device.mark();
+      const cache = createCache(device, shape, blocks, dtype);
+      const earlier = slice(shape, all, 0, before);
+      const { slots } = planAttention(device, [{ firstRow: 0, rows: before, position: 0, table }]);
+      storeKeysValues(device, shape, device.upload(joined(shape, earlier), 'f32'), slots, cache.kv);
+      const plan = planAttention(device, [{ firstRow: 0, rows, position: before, table }]);
+      assert.ok(plan.tiles[0].shape.tiles > 1 && plan.tiles[0].which.size > 0, name);
+      const piece = (from: number, count: number) =>
+        cache.feed(slice(shape, all, before + from, before + from + count), [
+          { firstRow: 0, rows: count, position: before + from, table },
+        ]);
+      const together = piece(0, rows);
+      for (let row = 0; row < rows; row++)
+        assert.deepEqual(
+          piece(row, 1),
+          together.slice(row * width, (row + 1) * width),
+          `${name}, row ${row}`,
+        );
+      const { q, k, v } = dtype === 'float32' ? all : rounded(all);
+      if (name === devices[0].name) {
+        const expected = attentionReference(shape, q, k, v, [before + rows]).slice(before * width);
+        assert.ok(relativeError(together, expected) < 2e-6);
+      }
+      device.rewind(mark);
     }
-    device.rewind(mark);
-  }
-});
+  });
 
 test('scores far apart neither overflow nor make a NaN', () => {
   const shape = { heads: 1, kvHeads: 1, headDim: 2 };

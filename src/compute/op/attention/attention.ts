@@ -2,6 +2,7 @@
 import { refuse } from '../../../errors.js';
 import type { Context } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
+import type { Dtype } from '../../kernel/bfloat16.js';
 import { type Tensor, viewOf } from '../../tensor.js';
 import {
   attendKernel,
@@ -29,6 +30,7 @@ const SCORES_NEAR = 2 ** 15;
 
 /** Blocks of keys (transposed) and values of one layer. */
 export interface KvBlocks {
+  readonly dtype: Dtype;
   readonly keys: Tensor;
   readonly values: Tensor;
 }
@@ -174,8 +176,11 @@ export function storeKeysValues(
   slots: Tensor,
   into: KvBlocks,
 ): void {
-  storeTransposed(device, shape, qkv, keysAt(shape), slots, into.keys);
-  const rows = device.kernel(`store-rows ${shapeKey(shape)}`, (t) => storeRowsKernel(t, shape));
+  const { dtype } = into;
+  storeTransposed(device, shape, qkv, keysAt(shape), slots, into.keys, dtype);
+  const rows = device.kernel(`store-rows ${dtype} ${shapeKey(shape)}`, (t) =>
+    storeRowsKernel(t, shape, dtype),
+  );
   device.launch(rows, slots.size, [qkv, slots, into.values], [], 64);
 }
 
@@ -186,9 +191,10 @@ function storeTransposed(
   start: number,
   slots: Tensor,
   blocks: Tensor,
+  dtype: Dtype,
 ): void {
-  const key = `store-transposed ${shapeKey(shape)} from ${start}`;
-  const kernel = device.kernel(key, (t) => storeTransposedKernel(t, shape, start));
+  const key = `store-transposed ${dtype} ${shapeKey(shape)} from ${start}`;
+  const kernel = device.kernel(key, (t) => storeTransposedKernel(t, shape, start, dtype));
   device.launch(kernel, slots.size, [qkv, slots, blocks], [], 64);
 }
 
@@ -200,7 +206,7 @@ export function attend(
   device: Device,
   shape: HeadShape,
   qkv: Tensor,
-  { keys, values }: KvBlocks,
+  { dtype, keys, values }: KvBlocks,
   plan: AttentionPlan,
 ): { out: Tensor; lse: Tensor } {
   const { heads, headDim } = shape;
@@ -213,8 +219,8 @@ export function attend(
     const count = which.shape[0];
     if (count === 0) continue;
     const tileRows = tile.rows * tile.tiles;
-    const kernel = device.kernel(`attend ${tileRows} ${shapeKey(shape)}`, (t) =>
-      attendKernel(t, shape, tile),
+    const kernel = device.kernel(`attend ${tileRows} ${dtype} ${shapeKey(shape)}`, (t) =>
+      attendKernel(t, shape, tile, dtype),
     );
     const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
@@ -240,7 +246,8 @@ export function attention(
   plan: PackedPlan,
 ): Tensor {
   const sizes = blockSizes(device.target, shape);
-  const kv = {
+  const kv: KvBlocks = {
+    dtype: 'float32',
     keys: device.temporary([plan.blocks, sizes.keys]),
     values: device.temporary([plan.blocks, sizes.values]),
   };
@@ -254,7 +261,7 @@ export function attention(
     const mark = device.mark();
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
-    storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
+    storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed, kv.dtype);
     const items = plan.sequences.shape[0] * shape.kvHeads;
     const rows = backwardScratch(device.target, shape.headDim);
     const scratch = device.temporary([device.parts(items), rows, plan.scratchStride]);

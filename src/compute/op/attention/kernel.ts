@@ -1,6 +1,7 @@
 // Attention kernels, forward and backward, over blocks of keys and values. Vaswani et al. (2017), eq. 1, causal.
 //
 // A tile is `rows` neighbouring queries of one sequence and one head; what a row computes does not depend on its tile.
+import { bufferOf, type Dtype, loadNumbers, type Numbers, perElement } from '../../kernel/bfloat16.js';
 import {
   type Buffer,
   type Builder,
@@ -59,21 +60,26 @@ function nearKeys(headDim: number): number {
   return Math.max(4 * BLOCK, Math.floor(12288 / headDim / BLOCK) * BLOCK);
 }
 
-/** Accumulates rows x vectors products over k in [from, to): acc[r][v] += a(r, k) * column(k, v). */
+/**
+ * Accumulates rows x vectors products over steps in [from, to): acc[r][v] += a(r, step)[i] * columns(step)[i][v], for one
+ * or several i in turn.
+ */
 function product(
   b: Builder,
   acc: readonly (readonly Variable<'vec'>[])[],
   from: I32 | number,
   to: I32 | number,
-  a: (r: number, k: I32) => F32,
-  column: (v: number, k: I32) => Vec,
+  a: (r: number, step: I32) => readonly F32[],
+  columns: (step: I32) => readonly (readonly Vec[])[],
 ): void {
-  b.loop(from, to, 1, (k) => {
-    const columns = acc[0].map((_, v) => column(v, k));
+  b.loop(from, to, 1, (step) => {
+    const all = columns(step);
     for (let r = 0; r < acc.length; r++) {
-      const broadcast = b.splat(a(r, k));
-      for (let v = 0; v < columns.length; v++)
-        acc[r][v].set(b.mulAdd(broadcast, columns[v], acc[r][v].get()));
+      const elements = a(r, step);
+      for (const [i, columns] of all.entries()) {
+        const broadcast = b.splat(elements[i]);
+        for (const [v, sum] of acc[r].entries()) sum.set(b.mulAdd(broadcast, columns[v], sum.get()));
+      }
     }
   });
 }
@@ -144,14 +150,14 @@ function eachBlocks(
 }
 
 interface Scores {
-  readonly rows: number;
   readonly headDim: number;
   /** Most vectors of a block at once. */
   readonly vectors: number;
-  /** Element d of a row of the tile. */
-  readonly row: (r: number, d: I32) => F32;
+  /** Where each row of the tile begins. */
+  readonly rows: Buffer<'f32'>;
+  readonly rowAt: readonly I32[];
   /** Neighbouring blocks, transposed, and where each begins. */
-  readonly columns: Buffer<'f32'>;
+  readonly columns: Numbers;
   readonly blocks: readonly I32[];
   /** Position of the first key of the first block, and of the tile's first row. */
   readonly firstKey: I32;
@@ -166,18 +172,33 @@ interface Scores {
 /** Stores for each row of a tile and each key of some blocks what is `made` of the product of the two. */
 function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane: number) => Vec): void {
   const many = t.blocks.length;
+  const deep = perElement(t.columns.element);
+  const each = Array.from({ length: deep }, (_, i) => i);
   for (const { start, vectors } of groups(b.lanes, BLOCK, t.vectors)) {
     const laneOf = (v: number) => start + (v % vectors) * b.lanes;
-    const acc = accumulators(b, t.rows, many * vectors);
-    product(b, acc, 0, t.headDim, t.row, (v, d) => {
-      const at = b.add(t.blocks[Math.floor(v / vectors)], b.mul(d, BLOCK));
-      return b.loadVec(t.columns, at, undefined, laneOf(v));
-    });
+    const acc = accumulators(b, t.rowAt.length, many * vectors);
+    product(
+      b,
+      acc,
+      0,
+      t.headDim / deep,
+      (r, step) => {
+        const at = b.add(t.rowAt[r], b.mul(step, deep));
+        return each.map((i) => b.load(t.rows, at, i));
+      },
+      (step) => {
+        const columns = acc[0].map((_, v) => {
+          const at = b.add(t.blocks[Math.floor(v / vectors)], b.mul(step, BLOCK));
+          return loadNumbers(b, t.columns, at, laneOf(v));
+        });
+        return each.map((i) => columns.map((numbers) => numbers[i]));
+      },
+    );
     const put = (masked: boolean) => {
       for (let v = 0; v < many * vectors; v++) {
         const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
         const key = b.add(b.splatInt(b.add(t.firstKey, lane)), b.iota());
-        for (let r = 0; r < t.rows; r++) {
+        for (let r = 0; r < acc.length; r++) {
           const seen = masked && b.lt(key, b.splatInt(b.add(t.position, r + 1)));
           const value = made(acc[r][v].get(), r, lane);
           const stored = seen ? b.select(seen, value, t.hidden) : value;
@@ -205,17 +226,20 @@ export function attendKernel(
   target: TargetInfo,
   shape: HeadShape,
   { rows, tiles }: Pick<TileShape, 'rows' | 'tiles'>,
+  dtype: Dtype,
 ): Kernel {
   const { heads, kvHeads, headDim } = shape;
-  const stride = valueStride(target, headDim);
+  const stride = valueStride(target, headDim, dtype);
+  /** Elements of a head's keys in a block, and of its values. */
+  const [keysOfHead, valuesOfHead] = [(headDim * BLOCK) / perElement(dtype), stride * BLOCK];
   return buildKernel(
     `attend-${rows}`,
     target,
     {
       /** Rows of joined queries, keys and values, of which only the queries are read. */
       qkv: 'f32*',
-      keys: 'f32*',
-      values: 'f32*',
+      keys: bufferOf(dtype),
+      values: bufferOf(dtype),
       tiles: 'i32*',
       tables: 'i32*',
       out: 'f32*',
@@ -276,13 +300,13 @@ export function attendKernel(
         /** Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. */
         const score = (block: I32, many: number, { kvHead, position, queryAt, scoreAt }: Head) => {
           const scores: Scores = {
-            rows,
             headDim,
             vectors: tileVectors(rows),
-            row: (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
+            rows: p.qkv,
+            rowAt: queryAt,
             columns: p.keys,
             blocks: Array.from({ length: many }, (_, i) =>
-              headIn(blockAt(b.add(block, i)), kvHead, headDim * BLOCK),
+              headIn(blockAt(b.add(block, i)), kvHead, keysOfHead),
             ),
             firstKey: b.mul(block, BLOCK),
             position,
@@ -333,14 +357,22 @@ export function attendKernel(
           { kvHead, scoreAt }: Head,
         ) => {
           const first = b.mul(block, BLOCK);
-          const valuesOf = headIn(blockAt(block), kvHead, stride * BLOCK);
+          const valuesOf = headIn(blockAt(block), kvHead, valuesOfHead);
           product(
             b,
             acc,
             0,
             b.min(BLOCK, b.sub(keys, first)),
-            (r, j) => b.load(p.scratch, b.add(b.add(scoreAt[r], first), j)),
-            (v, j) => b.loadVec(p.values, b.add(valuesOf, b.mul(j, stride)), undefined, lane + v * b.lanes),
+            (r, j) => [b.load(p.scratch, b.add(b.add(scoreAt[r], first), j))],
+            (j) => {
+              const at = b.add(valuesOf, b.mul(j, stride));
+              const vectors: Vec[] = [];
+              while (vectors.length < acc[0].length)
+                vectors.push(
+                  ...loadNumbers(b, p.values, at, (lane + vectors.length * b.lanes) / perElement(dtype)),
+                );
+              return [vectors];
+            },
           );
         };
         if (rows > 1) {
@@ -370,17 +402,17 @@ export function attendKernel(
           return;
         }
 
-        const ask = (buffer: Buffer<'f32'>, block: I32, kvHead: I32, size: number) =>
+        const ask = (buffer: Numbers, block: I32, kvHead: I32, size: number) =>
           prefetchAll(b, buffer, headIn(block, kvHead, size), size);
         b.loop(0, blocks, 1, (block) => {
           const next = nextAt(block);
           eachHead((head) => {
-            ask(p.keys, next, head.kvHead, headDim * BLOCK);
+            ask(p.keys, next, head.kvHead, keysOfHead);
             score(block, 1, head);
           });
         });
         eachHead((head) => {
-          ask(p.values, blockAt(b.int(0)), head.kvHead, stride * BLOCK);
+          ask(p.values, blockAt(b.int(0)), head.kvHead, valuesOfHead);
           softmax(head);
           for (let lane = 0; lane < headDim; lane += b.lanes)
             b.store(p.out, head.outAt[0], b.zero(), tailCount(b, headDim, lane), lane);
@@ -388,7 +420,7 @@ export function attendKernel(
         b.loop(0, blocks, 1, (block) => {
           const next = nextAt(block);
           eachHead((head) => {
-            ask(p.values, next, head.kvHead, stride * BLOCK);
+            ask(p.values, next, head.kvHead, valuesOfHead);
             for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
               const acc = accumulators(b, 1, vectors);
               loadSums(b, acc, p.out, head.outAt, headDim, start);
@@ -502,10 +534,10 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             );
             const before = b.mul(block, BLOCK);
             const queries: Scores = {
-              rows,
               headDim,
               vectors: BACKWARD_VECTORS,
-              row: (r, d) => b.load(p.qkv, b.add(queryAt[r], d)),
+              rows: p.qkv,
+              rowAt: queryAt,
               columns: p.keys,
               blocks: blockAt,
               firstKey: before,
@@ -517,7 +549,8 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
             scoreBlocks(b, queries, (score, r) => exp(b, b.sub(b.mul(score, scale), lse[r])));
             const gradients: Scores = {
               ...queries,
-              row: (r, d) => b.load(p.dout, b.add(rowAt[r], d)),
+              rows: p.dout,
+              rowAt,
               columns: p.values,
               to: gradientAt,
             };
@@ -544,9 +577,11 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               acc,
               firstKey,
               keys,
-              (r, j) => b.load(p.scratch, b.add(gradientAt[r], j)),
-              (v, j) =>
-                b.loadVec(p.scratch, b.add(keyRows, b.mul(j, stride)), undefined, start + v * b.lanes),
+              (r, j) => [b.load(p.scratch, b.add(gradientAt[r], j))],
+              (j) => {
+                const at = b.add(keyRows, b.mul(j, stride));
+                return [acc[0].map((_, v) => b.loadVec(p.scratch, at, undefined, start + v * b.lanes))];
+              },
             );
             storeSums(b, acc, p.dqkv, queryAt, headDim, start);
             /** sums[j] += sum over the tile's rows of weight[r][j] * source[r]. */

@@ -4,7 +4,11 @@
 // [blocks, kvHeads, 16, vStride], so that vectors run over the head's dimension. Position p of a sequence is in entry
 // floor(p / 16) of its block table: blocks are aligned to absolute positions, so a row's result is the same alone, in
 // a batch, or after a shared prefix.
+//
+// As bfloat16 an element has two numbers: of keys, dimensions 2 i and 2 i + 1; of values, a dimension and the one `lanes`
+// further. So a position's numbers share elements with no other position's.
 import { refuse } from '../../../errors.js';
+import { bufferOf, type Dtype, narrow, perElement } from '../../kernel/bfloat16.js';
 import { buildKernel, type I32 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { prefetchAll, ROWS_AHEAD } from '../prefetch.js';
@@ -31,21 +35,28 @@ export function valuesAt({ heads, kvHeads, headDim }: HeadShape): number {
 }
 
 /** Elements between the values of neighbouring positions: headDim rounded up to whole vectors. */
-export function valueStride(target: TargetInfo, headDim: number): number {
-  return Math.ceil(headDim / target.lanes) * target.lanes;
+export function valueStride(target: TargetInfo, headDim: number, dtype: Dtype = 'float32'): number {
+  return Math.ceil(headDim / (perElement(dtype) * target.lanes)) * target.lanes;
 }
 
 /**
  * Elements of one block's transposed keys and of its values.
- * @throws RetortError bad-kernel for lanes that do not divide a block: a vector of scores would reach into the next one
+ * @throws RetortError bad-kernel for lanes that do not divide a block: a vector of scores would reach into the next one;
+ * for an odd headDim as bfloat16
  */
 export function blockSizes(
   target: TargetInfo,
   { kvHeads, headDim }: HeadShape,
+  dtype: Dtype = 'float32',
 ): { keys: number; values: number } {
   if (BLOCK % target.lanes !== 0)
     throw refuse('bad-kernel', 'lanes for attention', target.lanes, `they must divide a block of ${BLOCK}`);
-  return { keys: kvHeads * headDim * BLOCK, values: kvHeads * valueStride(target, headDim) * BLOCK };
+  if (headDim % perElement(dtype) !== 0)
+    throw refuse('bad-kernel', `head dimension for ${dtype} keys`, headDim, 'it must be even');
+  return {
+    keys: (kvHeads * headDim * BLOCK) / perElement(dtype),
+    values: kvHeads * valueStride(target, headDim, dtype) * BLOCK,
+  };
 }
 
 export function shapeKey({ heads, kvHeads, headDim }: HeadShape): string {
@@ -56,17 +67,28 @@ export function shapeKey({ heads, kvHeads, headDim }: HeadShape): string {
  * Writes the keys or values that begin at element `start` of each row of x[rows, rowWidth] transposed into blocks:
  * slot[row] = block * 16 + place. An item is a row.
  */
-export function storeTransposedKernel(target: TargetInfo, shape: HeadShape, start: number): Kernel {
+export function storeTransposedKernel(
+  target: TargetInfo,
+  shape: HeadShape,
+  start: number,
+  dtype: Dtype,
+): Kernel {
   const { kvHeads, headDim } = shape;
-  return buildKernel('store-transposed', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
-    const size = kvHeads * headDim;
+  const fields = { x: 'f32*', slot: 'i32*', blocks: bufferOf(dtype) } as const;
+  return buildKernel('store-transposed', target, fields, (b, p) => {
+    const size = (kvHeads * headDim) / perElement(dtype);
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
       const block = b.div(slot, BLOCK);
       const to = b.add(b.mul(block, size * BLOCK), b.rem(slot, BLOCK));
       const from = b.add(b.mul(row, rowWidth(shape)), start);
-      prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), size);
-      const put = (i: I32) => b.store(p.blocks, b.add(to, b.mul(i, BLOCK)), b.load(p.x, b.add(from, i)));
+      prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), kvHeads * headDim);
+      const put = (i: I32) => {
+        const at = b.add(to, b.mul(i, BLOCK));
+        const first = b.add(from, b.mul(i, perElement(dtype)));
+        if (p.blocks.element === 'f32') b.store(p.blocks, at, b.load(p.x, first));
+        else b.store(p.blocks, at, narrow(b, b.load(p.x, first), b.load(p.x, first, 1)));
+      };
       // Each element has a line of its own: those of the next row are asked for where they are others.
       const nextBlock = b.div(b.loadInt(p.slot, b.min(b.add(row, 1), b.sub(b.end, 1))), BLOCK);
       const next = b.mul(nextBlock, size * BLOCK);
@@ -84,10 +106,11 @@ export function storeTransposedKernel(target: TargetInfo, shape: HeadShape, star
 }
 
 /** Writes the values of x[rows, rowWidth] into their blocks, the padding as 0. An item is a row. */
-export function storeRowsKernel(target: TargetInfo, shape: HeadShape): Kernel {
+export function storeRowsKernel(target: TargetInfo, shape: HeadShape, dtype: Dtype): Kernel {
   const { kvHeads, headDim } = shape;
-  const stride = valueStride(target, headDim);
-  return buildKernel('store-rows', target, { x: 'f32*', slot: 'i32*', blocks: 'f32*' }, (b, p) => {
+  const stride = valueStride(target, headDim, dtype);
+  const fields = { x: 'f32*', slot: 'i32*', blocks: bufferOf(dtype) } as const;
+  return buildKernel('store-rows', target, fields, (b, p) => {
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
       const place = b.rem(slot, BLOCK);
@@ -97,9 +120,14 @@ export function storeRowsKernel(target: TargetInfo, shape: HeadShape): Kernel {
       for (let head = 0; head < kvHeads; head++) {
         const to = b.mul(b.add(b.add(block, head * BLOCK), place), stride);
         const from = b.add(b.mul(row, rowWidth(shape)), valuesAt(shape) + head * headDim);
+        /** The head's numbers from the i-th on, past its end 0. */
+        const vector = (i: number) => {
+          if (i >= headDim) return b.zero();
+          return b.loadVec(p.x, from, headDim - i < b.lanes ? b.int(headDim - i) : undefined, i);
+        };
         for (let i = 0; i < stride; i += b.lanes) {
-          const count = headDim - i < b.lanes ? b.int(headDim - i) : undefined;
-          b.store(p.blocks, to, b.loadVec(p.x, from, count, i), undefined, i);
+          if (p.blocks.element === 'f32') b.store(p.blocks, to, vector(i), undefined, i);
+          else b.store(p.blocks, to, narrow(b, vector(2 * i), vector(2 * i + b.lanes)), undefined, i);
         }
       }
     });
@@ -107,18 +135,20 @@ export function storeRowsKernel(target: TargetInfo, shape: HeadShape): Kernel {
 }
 
 /** Copies whole blocks of `size` elements: block to[i] = block from[i]. An item is a block. */
-export function copyBlocksKernel(target: TargetInfo): Kernel {
+export function copyBlocksKernel(target: TargetInfo, dtype: Dtype): Kernel {
   return buildKernel(
     'copy-blocks',
     target,
-    { blocks: 'f32*', from: 'i32*', to: 'i32*', size: 'i32' },
+    { blocks: bufferOf(dtype), from: 'i32*', to: 'i32*', size: 'i32' },
     (b, p) => {
       b.items((item) => {
         const from = b.mul(b.loadInt(p.from, item), p.size);
         const to = b.mul(b.loadInt(p.to, item), p.size);
-        b.vectors(p.size, (i, count) =>
-          b.store(p.blocks, b.add(to, i), b.loadVec(p.blocks, b.add(from, i), count), count),
-        );
+        b.vectors(p.size, (i, count) => {
+          const [read, written] = [b.add(from, i), b.add(to, i)];
+          if (p.blocks.element === 'f32') b.store(p.blocks, written, b.loadVec(p.blocks, read, count), count);
+          else b.store(p.blocks, written, b.loadIVec(p.blocks, read, count), count);
+        });
       });
     },
   );

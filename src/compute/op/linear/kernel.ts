@@ -3,6 +3,15 @@
 // B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right. Every path
 // accumulates over k in rising order into one accumulator an element, so a row's result depends neither on the rows
 // beside it nor on how the work was cut.
+
+import {
+  bufferOf,
+  type Dtype,
+  loadNumbers,
+  type Numbers,
+  narrow,
+  perElement,
+} from '../../kernel/bfloat16.js';
 import {
   type Buffer,
   type Builder,
@@ -64,13 +73,13 @@ export function rowBlock(target: TargetInfo): number {
 }
 
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
-export function matmulKernel(target: TargetInfo): Kernel {
+export function matmulKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
   return buildKernel(
     'matmul',
     target,
     {
       a: 'f32*',
-      b: 'f32*',
+      b: bufferOf(dtype),
       c: 'f32*',
       d: 'f32*',
       m: 'i32',
@@ -98,7 +107,8 @@ export function matmulKernel(target: TargetInfo): Kernel {
       // At least 1, which only proves that no index below is negative.
       const kChunk = b.max(1, b.select(p.wholeK, p.k, b.int(kBlock(target))));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
-      const panelSize = b.mul(p.k, width);
+      const across = width / perElement(dtype);
+      const panelSize = b.mul(p.k, across);
       /** Asks for what the tile writes for the first time, and for what the one beneath begins with. */
       const askAround = (row: I32, panel: I32, panels: number, continues: I32) => {
         const column = b.mul(panel, width);
@@ -118,7 +128,7 @@ export function matmulKernel(target: TargetInfo): Kernel {
           const chunkEnd = b.min(p.k, b.add(chunkStart, kChunk));
           strips(b, target, firstPanel, lastPanel, (panel, panels) => {
             const panelStarts = panelsFrom(b, b.mul(panel, panelSize), panelSize, panels);
-            const ahead = b.select(p.wholeK, b.int(AHEAD * width), b.mul(panelSize, panels));
+            const ahead = b.select(p.wholeK, b.int(AHEAD * across), b.mul(panelSize, panels));
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
               tiles(b, target, blockStart, blockEnd, (row, count, first) => {
                 const rowStart = Array.from({ length: count }, (_, r) => b.mul(b.add(row, r), p.lda));
@@ -312,7 +322,7 @@ interface Tile {
   count: number;
   /** First column of C. */
   column: I32;
-  panels: Buffer<'f32'>;
+  panels: Numbers;
   panelStarts: readonly I32[];
   /** Steps of k, as the panels and A's elements count them. */
   begin: I32;
@@ -331,7 +341,7 @@ interface Tile {
 
 function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   const { lanes } = b;
-  const width = panelWidth(target);
+  const across = panelWidth(target) / perElement(t.panels.element);
   const tileVectors = PANEL_VECTORS * t.panelStarts.length;
   const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.n), t.column));
   const acc: Variable<'vec'>[][] = cAt.map(() =>
@@ -365,13 +375,13 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
   // before the sums, which then do not fit the registers (half the speed). Later versions do as well either way.
   const step = (k: I32) => {
-    const deep = b.mul(k, width);
+    const deep = b.mul(k, across);
     const vectors: Vec[] = [];
     for (const start of t.panelStarts) {
       const panelAt = b.add(start, deep);
-      if (t.ahead !== undefined) prefetchNear(b, t.panels, b.add(panelAt, t.ahead), width);
-      for (let v = 0; v < PANEL_VECTORS; v++)
-        vectors.push(b.loadVec(t.panels, panelAt, undefined, v * lanes));
+      if (t.ahead !== undefined) prefetchNear(b, t.panels, b.add(panelAt, t.ahead), across);
+      for (let lane = 0; lane < across; lane += lanes)
+        vectors.push(...loadNumbers(b, t.panels, panelAt, lane));
     }
     const element = t.elements(k);
     for (let r = t.count - 1; r >= 0; r--) {
@@ -466,36 +476,41 @@ function packSteps(
   b.if(b.lt(whole, columns), () => copy(whole, (lane) => b.sub(b.sub(columns, whole), lane)));
 }
 
-/** Packs the transpose of W[n, k] (row distance ldw) into panels of [k, n]. An item is a panel. */
-export function packTransposedKernel(target: TargetInfo): Kernel {
+/**
+ * Packs the transpose of W[n, k] (row distance ldw) into panels of [k, n]; as bfloat16, an element has a column of the
+ * panel's left half and one of its right. An item is a panel.
+ */
+export function packTransposedKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
   return buildKernel(
     'pack-transposed',
     target,
-    { source: 'f32*', packed: 'f32*', n: 'i32', k: 'i32', ldw: 'i32' },
+    { source: 'f32*', packed: bufferOf(dtype), n: 'i32', k: 'i32', ldw: 'i32' },
     (b, p) => {
       const width = panelWidth(target);
+      const across = width / perElement(dtype);
       b.items((panel) => {
-        const start = b.mul(b.mul(panel, p.k), width);
-        for (let j = 0; j < width; j++) {
+        const start = b.mul(b.mul(panel, p.k), across);
+        const column = (j: number) => {
           const row = b.add(b.mul(panel, width), j);
-          const from = b.mul(row, p.ldw);
-          b.if(
-            b.lt(row, p.n),
-            () =>
-              b.loop(0, p.k, 1, (k) =>
-                b.store(
-                  p.packed,
-                  b.add(start, b.mul(k, width)),
-                  b.load(p.source, b.add(from, k)),
-                  undefined,
-                  j,
-                ),
-              ),
-            () =>
-              b.loop(0, p.k, 1, (k) =>
-                b.store(p.packed, b.add(start, b.mul(k, width)), b.float(0), undefined, j),
-              ),
-          );
+          return { inside: b.lt(row, p.n), from: b.mul(row, p.ldw) };
+        };
+        for (let j = 0; j < across; j++) {
+          const eachStep = (number: (k: I32, i: number) => F32) =>
+            b.loop(0, p.k, 1, (k) => {
+              const to = b.add(start, b.mul(k, across));
+              if (p.packed.element === 'f32') b.store(p.packed, to, number(k, 0), undefined, j);
+              else b.store(p.packed, to, narrow(b, number(k, 0), number(k, 1)), undefined, j);
+            });
+          const columns = Array.from({ length: perElement(dtype) }, (_, i) => column(j + i * across));
+          // Columns past the matrix are at its end: of two, the second is past it where the first is.
+          const put = (count: number) => {
+            const number = (k: I32, i: number) =>
+              i < count ? b.load(p.source, b.add(columns[i].from, k)) : b.float(0);
+            const all = () => eachStep(number);
+            if (count === 0) return all();
+            b.if(columns[count - 1].inside, all, () => put(count - 1));
+          };
+          put(columns.length);
         }
       });
     },

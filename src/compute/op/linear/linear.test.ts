@@ -1,11 +1,12 @@
 // The matrix product in both layouts, accumulating or not, at sizes around its tiles and blocks; what linear keeps.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { noise, relativeError, testDevices } from '../../../../test/support/op.js';
+import { bfloat16, noise, relativeError, testDevices } from '../../../../test/support/op.js';
 import { type Parameter, Tape } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
+import type { Dtype } from '../../kernel/bfloat16.js';
 import { rowBlock } from './kernel.js';
-import { linear, matmul, matmulColumns, pack } from './linear.js';
+import { linear, matmul, matmulColumns, pack, packTransposed } from './linear.js';
 import { matmulReference } from './reference.js';
 
 const devices = testDevices();
@@ -43,7 +44,7 @@ function run(device: Device, p: Product): Float32Array {
   if (p.layout === 'columns')
     matmulColumns(device, { ...left, n: p.n, k: p.k, b: source, add: p.accumulate });
   else {
-    const packed = pack(device, source, p.k, p.n, p.transposed);
+    const packed = (p.transposed ? packTransposed : pack)(device, source, p.k, p.n);
     matmul(device, { ...left, b: packed, add: p.accumulate ? into : undefined });
   }
   const got = device.floats(into).slice();
@@ -123,7 +124,7 @@ test('a row of a product is the same alone and among others', () => {
   for (const { name, device } of devices) {
     const mark = device.mark();
     const [rows, k, n] = [13, 21, 19];
-    const b = pack(device, device.upload(noise(n * k, 5), 'f32'), k, n, true);
+    const b = packTransposed(device, device.upload(noise(n * k, 5), 'f32'), k, n);
     const product = (a: Float64Array, m: number) => {
       const c = device.temporary([m, n]);
       const options = { b, c, m, lda: k } as const;
@@ -138,9 +139,28 @@ test('a row of a product is the same alone and among others', () => {
   }
 });
 
+test('a matrix kept as bfloat16 gives the bits of one that is rounded', () => {
+  const sizes = [...SIZES, [23, 70, 100], [25, 513, 67], [301, 20, 130]] as const;
+  for (const [m, k, n] of sizes) {
+    const [a, b] = [noise(m * k, 1), noise(n * k, 2)];
+    for (const { name, device } of devices) {
+      const mark = device.mark();
+      const product = (values: Float64Array, dtype: Dtype) => {
+        const c = device.temporary([m, n]);
+        const packed = packTransposed(device, device.upload(values, 'f32'), k, n, dtype);
+        matmul(device, { a: device.upload(a, 'f32'), b: packed, c, m, lda: k });
+        return device.floats(c).slice();
+      };
+      const of = `${m} x ${k} x ${n} on ${name}`;
+      assert.deepEqual(product(b, 'bfloat16'), product(bfloat16(b), 'float32'), of);
+      device.rewind(mark);
+    }
+  }
+});
+
 test('no rows leave the result alone; shapes that do not fit are refused', () => {
   const mark = wasm.mark();
-  const b = pack(wasm, wasm.upload(noise(12, 1), 'f32'), 3, 4, false);
+  const b = pack(wasm, wasm.upload(noise(12, 1), 'f32'), 3, 4);
   const c = wasm.upload(noise(8, 2), 'f32', [2, 4]);
   const a = wasm.upload(noise(6, 3), 'f32', [2, 3]);
   const options = { a, b, c, lda: 3 } as const;

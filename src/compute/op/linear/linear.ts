@@ -2,6 +2,7 @@
 import { refuse } from '../../../errors.js';
 import type { Context, Gradient, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
+import { type Dtype, elementOf, perElement } from '../../kernel/bfloat16.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import {
   matmulColumnsKernel,
@@ -24,7 +25,9 @@ const PACKED_EACH = 8_000;
 
 /** A matrix packed for the right side of a product: k rows, n columns. */
 export interface Packed {
+  /** [panels, k, a panel's elements]. */
   readonly tensor: Tensor;
+  readonly dtype: Dtype;
   readonly k: number;
   readonly n: number;
 }
@@ -48,7 +51,7 @@ export function matmul(device: Device, { a, b, c, m, lda, add }: MatmulOptions):
   const byPanels = !device.isRecording && m < ROWS_EACH * device.threads;
   const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : m;
   device.launch(
-    device.kernel('matmul', matmulKernel),
+    device.kernel(`matmul ${b.dtype}`, (t) => matmulKernel(t, b.dtype)),
     items,
     [a, b.tensor, c, add ?? c],
     [m, n, k, lda, n, add ? 1 : 0, m <= FEW_ROWS ? 1 : 0, byPanels ? 1 : 0],
@@ -104,24 +107,34 @@ function refuseShapes({ m, k, n }: { m: number; k: number; n: number }, a: Tenso
   );
 }
 
-/** Packs source[k, n] (or the transpose of source[n, k]) into `into`, or into a temporary. */
-export function pack(
+/** The shape of a matrix once packed. */
+function packedShape(device: Device, k: number, n: number, dtype: Dtype): number[] {
+  const width = panelWidth(device.target);
+  return [Math.ceil(n / width), k, width / perElement(dtype)];
+}
+
+/** Packs source[k, n] into a temporary or, where told, into another tensor. */
+export function pack(device: Device, source: Tensor, k: number, n: number, into?: Tensor): Packed {
+  const tensor = into ?? device.temporary(packedShape(device, k, n, 'float32'));
+  const grain = Math.ceil(PACKED_EACH / n);
+  device.launch(device.kernel('pack', packKernel), k, [source, tensor], [n, k, n], grain);
+  return { tensor, dtype: 'float32', k, n };
+}
+
+/** The same of the transpose of source[n, k]. */
+export function packTransposed(
   device: Device,
   source: Tensor,
   k: number,
   n: number,
-  transposed: boolean,
+  dtype: Dtype = 'float32',
   into?: Tensor,
 ): Packed {
-  const width = panelWidth(device.target);
-  const panels = Math.ceil(n / width);
-  const tensor = into ?? device.temporary([panels, k, width]);
-  const [kernel, items] = transposed
-    ? [device.kernel('pack-transposed', packTransposedKernel), panels]
-    : [device.kernel('pack', packKernel), k];
-  const grain = Math.ceil((PACKED_EACH * items) / (k * n));
-  device.launch(kernel, items, [source, tensor], [n, k, transposed ? k : n], grain);
-  return { tensor, k, n };
+  const tensor = into ?? device.temporary(packedShape(device, k, n, dtype), elementOf(dtype));
+  const kernel = device.kernel(`pack-transposed ${dtype}`, (t) => packTransposedKernel(t, dtype));
+  const panels = tensor.shape[0];
+  device.launch(kernel, panels, [source, tensor], [n, k, k], Math.ceil((PACKED_EACH * panels) / (k * n)));
+  return { tensor, dtype, k, n };
 }
 
 /** The parameter's packed copy, made anew only after its value changed; `transposed` is the one of the forward pass. */
@@ -129,18 +142,21 @@ export function packedWeight(device: Device, w: Parameter, transposed: boolean):
   const [rows, columns] = matrixShape(w.value);
   const k = transposed ? columns : rows;
   const n = transposed ? rows : columns;
+  const dtype = (transposed && w.dtype) || 'float32';
   const key = transposed ? 'transposed' : 'straight';
   let held = w.packed.get(key);
   if (!held) {
-    const width = panelWidth(device.target);
-    held = { tensor: device.tensor('packed', [Math.ceil(n / width), k, width]), version: -1 };
+    const tensor = device.tensor('packed', packedShape(device, k, n, dtype), elementOf(dtype));
+    held = { tensor, version: -1 };
     w.packed.set(key, held);
   }
+  const { tensor } = held;
   if (held.version !== w.version) {
-    pack(device, w.value, k, n, transposed, held.tensor);
+    if (transposed) packTransposed(device, w.value, k, n, dtype, tensor);
+    else pack(device, w.value, k, n, tensor);
     held.version = w.version;
   }
-  return { tensor: held.tensor, k, n };
+  return { tensor, dtype, k, n };
 }
 
 /** y[rows, out] = x[rows, in] W^T with W[out, in], or residual + x W^T; the shapes fit. */
