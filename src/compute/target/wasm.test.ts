@@ -44,3 +44,20 @@ test('long expressions and many values compile', () => {
   wasmRunner(kernel, target)([y], [0, 1, 0]);
   assert.equal(y[0], 20_005);
 });
+
+test('both of a vector and every kind of mask', () => {
+  const target = wasmTarget();
+  const masks = [0, 1, -1, -2, -3, -4, -65536, -65535, 65535, 2 ** 30, -(2 ** 30), -(2 ** 31), 2 ** 31 - 1];
+  const kernel = buildKernel('masks', target, { x: 'i32*', q: 'i32*' }, (b, { x, q }) => {
+    const given = b.loadIVec(x, 0);
+    masks.forEach((mask, i) => {
+      b.store(q, 8 * i, b.and(given, b.splatInt(mask)));
+      b.store(q, 8 * i + 4, b.and(b.splatInt(mask), given));
+    });
+  });
+  const x = Int32Array.of(-1, 0x12345678, -0x12345679, 2 ** 31 - 1);
+  const q = new Int32Array(8 * masks.length);
+  wasmRunner(kernel, target)([x, q], [0, 1, 0]);
+  const wanted = masks.flatMap((mask) => [...x, ...x].map((value) => value & mask));
+  assert.deepEqual([...q], wanted);
+});

@@ -30,12 +30,16 @@ const PANEL_VECTORS = 2;
 const AHEAD = 64;
 /** Elements asked for at once of what is packed next. */
 const ASKED = 64;
-/** Most rows of A that the product by columns packs at once, so that they stay in the second-level cache. */
-const PACKED_ROWS = 480;
+/** Most rows of C that the product by columns takes through all steps of k, so that they stay in the second-level cache. */
+const SUMMED_ROWS = 960;
 
 /** Whether tiles are as wide as two panels: with twice the registers, twice the vectors make use of each broadcast. */
 function isWide(target: TargetInfo): boolean {
   return target.vectorRegisters >= 32;
+}
+/** Whether asking for memory ahead does anything: WebAssembly cannot. */
+function asks(target: TargetInfo): boolean {
+  return target.name !== 'wasm';
 }
 /** Panels side by side in a tile. */
 function tilePanels(target: TargetInfo): number {
@@ -130,7 +134,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kern
             const panelStarts = panelsFrom(b, b.mul(panel, panelSize), panelSize, panels);
             const ahead = b.select(p.wholeK, b.int(AHEAD * across), b.mul(panelSize, panels));
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
-              tiles(b, target, blockStart, blockEnd, (row, count, first) => {
+              tiles(b, target, blockStart, blockEnd, true, (row, count, first) => {
                 const rowStart = Array.from({ length: count }, (_, r) => b.mul(b.add(row, r), p.lda));
                 const continues = b.lt(0, k0);
                 matmulTile(b, target, {
@@ -197,15 +201,14 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
       const columns = b.sub(b.min(p.n, b.mul(lastPanel, width)), firstColumn);
       const atA = b.mul(b.part, p.sizeA);
       const atB = b.mul(b.part, p.sizeB);
-      b.loop(firstRow, lastRow, PACKED_ROWS, (blockStart) => {
-        const blockEnd = b.min(lastRow, b.add(blockStart, PACKED_ROWS));
+      b.loop(firstRow, lastRow, SUMMED_ROWS, (blockStart) => {
+        const blockEnd = b.min(lastRow, b.add(blockStart, SUMMED_ROWS));
         b.loop(0, p.k, most, (k0) => {
           const steps = b.min(most, b.sub(p.k, k0));
           const fromA = b.add(b.mul(k0, p.lda), blockStart);
           const fromB = b.add(b.mul(k0, p.n), firstColumn);
           const rowsOfA = { source: p.a, from: fromA, distance: p.lda, columns: b.sub(blockEnd, blockStart) };
           const partOfB = { source: p.b, from: fromB, distance: p.n, columns };
-          packSteps(b, rowsOfA, { packed: p.packedA, at: atA, width: group, k: most }, steps);
           packSteps(b, partOfB, { packed: p.packedB, at: atB, width, k: most }, steps);
           const askNext = () => {
             const nextSteps = b.min(most, b.sub(p.k, b.add(k0, most)));
@@ -213,16 +216,18 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
             const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
             return () => askA(askB);
           };
-          const meanwhile = isWide(target) ? askNext() : undefined;
-          // A strip's packed panels stay in the first-level cache, and groups of rows pass by.
-          strips(b, target, firstPanel, lastPanel, (panel, panels) => {
-            const panelSize = most * width;
-            const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
-            b.loop(blockStart, blockEnd, group, (groupRow) => {
-              const groupStart = b.add(atA, b.mul(b.sub(groupRow, blockStart), most));
-              const groupEnd = b.min(blockEnd, b.add(groupRow, group));
-              tiles(b, target, groupRow, groupEnd, (row, count) => {
-                const tileStart = b.add(groupStart, b.sub(row, groupRow));
+          const meanwhile = asks(target) ? askNext() : undefined;
+          b.loop(blockStart, blockEnd, group, (groupRow) => {
+            const groupEnd = b.min(blockEnd, b.add(groupRow, group));
+            // Packed right before they are multiplied with all panels: so they are in the first-level cache.
+            const from = b.add(fromA, b.sub(groupRow, blockStart));
+            const rowsOfGroup = { ...rowsOfA, from, columns: b.sub(groupEnd, groupRow) };
+            packSteps(b, rowsOfGroup, { packed: p.packedA, at: atA, width: group, k: most }, steps);
+            strips(b, target, firstPanel, lastPanel, (panel, panels) => {
+              const panelSize = most * width;
+              const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
+              tiles(b, target, groupRow, groupEnd, false, (row, count) => {
+                const tileStart = b.add(atA, b.sub(row, groupRow));
                 matmulTile(b, target, {
                   ...p,
                   row,
@@ -257,14 +262,10 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
   );
 }
 
-/** Elements of scratch memory that a part of the product by columns takes for so many rows and panels. */
-export function packedSizes(target: TargetInfo, rows: number, panels: number): { a: number; b: number } {
-  const group = groupRows(target);
+/** Elements of scratch memory that a part of the product by columns takes: a group of rows, and so many panels. */
+export function packedSizes(target: TargetInfo, panels: number): { a: number; b: number } {
   const steps = packedSteps(target);
-  return {
-    a: steps * group * Math.ceil(Math.min(rows, PACKED_ROWS) / group),
-    b: steps * panels * panelWidth(target),
-  };
+  return { a: steps * groupRows(target), b: steps * panels * panelWidth(target) };
 }
 
 /** Calls body for panels from first to last, as many at once as a tile is wide, then one by one. */
@@ -289,26 +290,32 @@ function panelsFrom(b: Builder, start: I32, size: I32, panels: number): I32[] {
   return Array.from({ length: panels }, (_, i) => (i === 0 ? start : b.add(start, size)));
 }
 
-/** Calls body for the rows from start to end: whole tiles, of which the first is told apart, then smaller ones, as first ones. */
+/**
+ * Calls body for the rows from start to end: whole tiles, then smaller ones. Where the first is told apart, so are the
+ * smaller ones, of which it may be one.
+ */
 function tiles(
   b: Builder,
   target: TargetInfo,
   start: I32,
   end: I32,
+  firstApart: boolean,
   body: (row: I32, count: number, first: boolean) => void,
 ): void {
   const rows = tileRows(target);
   const whole = b.sub(end, b.rem(b.sub(end, start), rows));
-  const second = b.min(whole, b.add(start, rows));
-  b.loop(start, second, rows, (row) => body(row, rows, true));
-  b.loop(second, whole, rows, (row) => body(row, rows, false));
-  let row = whole;
-  for (const count of [4, 2, 1]) {
-    const from = row;
-    const some = b.le(count, b.sub(end, from));
-    b.if(some, () => body(from, count, true));
-    row = b.add(from, b.mul(some, count));
-  }
+  const others = firstApart ? b.min(whole, b.add(start, rows)) : start;
+  if (firstApart) b.loop(start, others, rows, (row) => body(row, rows, true));
+  b.loop(others, whole, rows, (row) => body(row, rows, false));
+  b.if(b.lt(whole, end), () => {
+    let row = whole;
+    for (const count of [4, 2, 1]) {
+      const from = row;
+      const some = b.le(count, b.sub(end, from));
+      b.if(some, () => body(from, count, firstApart));
+      row = b.add(from, b.mul(some, count));
+    }
+  });
 }
 
 interface Tile {

@@ -83,7 +83,7 @@ export function matmulColumns(device: Device, { a, b, c, m, n, k, lda, add }: Co
   // Each thread packs its own part of one side and all of the other, which had better be the smaller.
   const byPanels = m < n;
   // A product too small for several threads is one part's: each has room for all panels.
-  const sizes = packedSizes(target, m, panels);
+  const sizes = packedSizes(target, panels);
   const mark = device.mark();
   const packedA = device.temporary([threads, sizes.a]);
   const packedB = device.temporary([threads, sizes.b]);

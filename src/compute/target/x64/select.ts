@@ -538,8 +538,15 @@ class Selector {
   #arithmetic(op: 'add' | 'sub' | 'mul' | 'and' | 'or', dst: Virtual, x: ValueId, y: ValueId): void {
     const constant = this.#constantInt(y);
     const power = constant === undefined ? -1 : powerOf(constant);
+    const sum = op === 'mul' && constant !== undefined ? sumOfPowers(constant) : undefined;
     if (op === 'mul' && power >= 0) this.#emit({ op: 'shl', dst, a: this.#register(x), immediate: power });
-    else {
+    else if (sum) {
+      const [shifted, both] = [this.#fresh('general'), this.#fresh('general')];
+      const a = this.#register(x);
+      this.#emit({ op: 'shl', dst: shifted, a, immediate: sum.high - sum.low });
+      this.#emit({ op: 'add', dst: both, a: shifted, b: a });
+      this.#emit({ op: 'shl', dst, a: both, immediate: sum.low });
+    } else {
       const b = constant === undefined ? this.#register(y) : { immediate: constant };
       this.#emit({ op, dst, a: this.#register(x), b });
     }
@@ -812,6 +819,16 @@ class Selector {
         return false;
     }
   }
+}
+
+/**
+ * The powers whose sum a positive constant is, where two are enough. Shifts and a sum take its place: a multiplication waits
+ * in line with the multiply-adds, before AVX-512, and what is loaded by its result waits with it.
+ */
+function sumOfPowers(constant: number): { high: number; low: number } | undefined {
+  const low = constant & -constant;
+  const high = powerOf(constant - low);
+  return constant > 0 && high >= 0 ? { high, low: powerOf(low) } : undefined;
 }
 
 function classOf(type: ValueType): RegisterClass {

@@ -39,6 +39,22 @@ for (const instructions of ['avx2', 'avx512'] as const) {
     assert.deepEqual([...got], [0, 0, 0, 0, 0, 3, 20, 0]);
   });
 
+  test(`${instructions}: products with every kind of constant`, { skip }, () => {
+    const factors = [0, 1, 2, 3, 5, 6, 7, 9, 24, 48, 96, 2 ** 30, 2 ** 30 + 1, 3 * 2 ** 29, 2 ** 31 - 1];
+    const all = [...factors, ...factors.map((factor) => -factor), -(2 ** 31)];
+    const kernel = buildKernel('times', target, { q: 'i32*', n: 'i32' }, (b, { q, n }) => {
+      for (const [i, factor] of all.entries()) b.store(q, i, b.mul(n, factor));
+    });
+    for (const n of [0, 1, 2, -1, 12345, -98765, 2 ** 31 - 1, -(2 ** 31)]) {
+      const got = new Int32Array(all.length);
+      x64Runner(kernel)([got], [0, 1, 0, n]);
+      assert.deepEqual(
+        [...got],
+        all.map((factor) => Math.imul(n, factor) + 0),
+      );
+    }
+  });
+
   test(`${instructions}: a NaN equals nothing, whoever asks`, { skip }, () => {
     const kernel = buildKernel('unordered', target, { q: 'i32*', y: 'f32*', a: 'f32' }, (b, { q, y, a }) => {
       const [zero, one] = [b.int(0), b.int(1)];
