@@ -30,6 +30,8 @@ const PANEL_VECTORS = 2;
 const AHEAD = 64;
 /** Elements asked for at once of what is packed next. */
 const ASKED = 64;
+/** Rows of a tile for which is asked at once, between steps of k: one by one costs more stretches of steps. */
+const ROWS_ASKED = 2;
 /** Most rows of C that the product by columns takes through all steps of k, so that they stay in the second-level cache. */
 const SUMMED_ROWS = 960;
 
@@ -131,11 +133,11 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kern
           const chunkStart = b.mul(chunk, kChunk);
           const chunkEnd = b.min(p.k, b.add(chunkStart, kChunk));
           strips(b, target, firstPanel, lastPanel, (panel, panels) => {
-            const panelStarts = panelsFrom(b, b.mul(panel, panelSize), panelSize, panels);
+            const panelStarts = rowsFrom(b, b.mul(panel, panelSize), panelSize, panels);
             const ahead = b.select(p.wholeK, b.int(AHEAD * across), b.mul(panelSize, panels));
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
               tiles(b, target, blockStart, blockEnd, true, (row, count, first) => {
-                const rowStart = Array.from({ length: count }, (_, r) => b.mul(b.add(row, r), p.lda));
+                const rowStart = rowsFrom(b, b.mul(row, p.lda), p.lda, count);
                 const continues = b.lt(0, k0);
                 matmulTile(b, target, {
                   ...p,
@@ -234,7 +236,7 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   count,
                   column: b.mul(panel, width),
                   panels: p.packedB,
-                  panelStarts: panelsFrom(b, panelStart, b.int(panelSize), panels),
+                  panelStarts: rowsFrom(b, panelStart, b.int(panelSize), panels),
                   begin: b.int(0),
                   end: steps,
                   most,
@@ -286,8 +288,11 @@ function strips(
   b.loop(whole, last, 1, (panel) => body(panel, 1));
 }
 
-function panelsFrom(b: Builder, start: I32, size: I32, panels: number): I32[] {
-  return Array.from({ length: panels }, (_, i) => (i === 0 ? start : b.add(start, size)));
+/** Where each of several neighbours starts. */
+function rowsFrom(b: Builder, first: I32, distance: I32, count: number): I32[] {
+  const starts = [first];
+  while (starts.length < count) starts.push(b.add(starts[starts.length - 1], distance));
+  return starts;
 }
 
 /**
@@ -350,7 +355,7 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   const { lanes } = b;
   const across = panelWidth(target) / perElement(t.panels.element);
   const tileVectors = PANEL_VECTORS * t.panelStarts.length;
-  const cAt = Array.from({ length: t.count }, (_, r) => b.add(b.mul(b.add(t.row, r), t.n), t.column));
+  const cAt = rowsFrom(b, b.add(b.mul(t.row, t.n), t.column), t.n, t.count);
   const acc: Variable<'vec'>[][] = cAt.map(() =>
     Array.from({ length: tileVectors }, () => b.variable<'vec'>(b.zero())),
   );
@@ -372,7 +377,7 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   if (d && ldd) {
     const plus = () =>
       b.if(t.add, () => {
-        const dAt = cAt.map((_, r) => b.add(b.mul(b.add(t.row, r), ldd), t.column));
+        const dAt = rowsFrom(b, b.add(b.mul(t.row, ldd), t.column), ldd, t.count);
         start(d, dAt);
         const below = b.mul(ldd, tileRows(target));
         if (!t.meanwhile) for (const at of dAt) prefetchNear(b, d, b.add(at, below), tileVectors * lanes);
@@ -398,11 +403,13 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   };
   const { meanwhile } = t;
   if (meanwhile) {
-    const stretch = 4 * Math.ceil(t.most / tileRows(target) / 4);
-    b.loop(0, t.count, 1, (r) => {
-      meanwhile(b.add(t.row, r));
-      const from = b.add(t.begin, b.mul(r, stretch));
-      const until = b.select(b.lt(r, t.count - 1), b.min(t.end, b.add(from, stretch)), t.end);
+    const stretches = Math.ceil(t.count / ROWS_ASKED);
+    const stretch = 4 * Math.ceil(t.most / stretches / 4);
+    b.loop(0, stretches, 1, (i) => {
+      const row = b.add(t.row, b.mul(i, ROWS_ASKED));
+      for (let r = 0; r < ROWS_ASKED; r++) meanwhile(b.add(row, r));
+      const from = b.add(t.begin, b.mul(i, stretch));
+      const until = b.select(b.lt(i, stretches - 1), b.min(t.end, b.add(from, stretch)), t.end);
       b.loop(from, until, 1, step);
     });
   } else b.loop(t.begin, t.end, 1, step);
