@@ -42,6 +42,23 @@ async function post(url: string, body: unknown, headers: Record<string, string> 
 
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 
+test('matrices, keys and values are kept as the server is told: each choice gives other last digits', async (t) => {
+  const seen = new Set<string>();
+  for (const dtype of [undefined, 'bfloat16'] as const)
+    for (const kvCacheDtype of [undefined, 'bfloat16'] as const) {
+      const server = await serveCountdown({ dtype, kvCacheDtype });
+      t.after(() => server.end());
+      const { status, body } = await post(`${server.base}/completions`, {
+        ...{ model: 'countdown', prompt: '1 2 3 ', max_tokens: 8, temperature: 0, logprobs: 1 },
+      });
+      assert.equal(status, 200, JSON.stringify(body));
+      const { token_logprobs: logprobs } = body.choices[0].logprobs;
+      assert.ok(logprobs.length > 0 && logprobs.every(Number.isFinite));
+      seen.add(JSON.stringify(logprobs));
+    }
+  assert.equal(seen.size, 4);
+});
+
 test('keys: none and wrong ones are 401, limits are 429 with Retry-After, budgets 402, models 403', async (t) => {
   const folder = temporaryFolder(t);
   const keys = {

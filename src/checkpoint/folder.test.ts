@@ -151,6 +151,7 @@ for (const [name, change, architecture] of families)
       const folder = readModelFolder(dir);
       assert.deepEqual(folder.config, whole);
       assert.deepEqual(folder.sampling, sampling);
+      assert.equal(folder.dtype, dtype === 'BF16' ? 'bfloat16' : 'float32');
       for (const { name, data } of tensors) {
         const into = new Float32Array(new SharedArrayBuffer(4 * data.length));
         folder.read(name, into);

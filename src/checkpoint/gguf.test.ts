@@ -92,6 +92,31 @@ function readAll(path: string) {
   return { model, values };
 }
 
+test('a file whose matrices are all BF16 says so, any other is float32', () => {
+  writeModel(config, 'F16');
+  const { tensors } = openGguf(path);
+  const bytes = fs.readFileSync(path);
+  const dtypeNow = () => {
+    fs.writeFileSync(path, bytes);
+    const model = readGgufModel(path);
+    model.close();
+    return model.dtype;
+  };
+  assert.equal(dtypeNow(), 'float32');
+  const matrices = [...tensors.values()].filter(({ type }) => type.name === 'F16');
+  for (const [i, { name, shape }] of matrices.entries()) {
+    // The name behind its length, how many dimensions, each of them, and the type: 1 is F16, 30 BF16.
+    const length = Buffer.alloc(8);
+    length.writeUInt32LE(name.length);
+    const named = Buffer.concat([length, Buffer.from(name)]);
+    const type = bytes.indexOf(named) + named.length + 4 + 8 * shape.length;
+    assert.equal(bytes.readUInt32LE(type), 1);
+    bytes.writeUInt32LE(30, type);
+    if (i % 5 === 0 || i === matrices.length - 1)
+      assert.equal(dtypeNow(), i === matrices.length - 1 ? 'bfloat16' : 'float32');
+  }
+});
+
 test('metadata of every type and tensors are read back', () => {
   const metadata = new Map<string, GgufValue>([
     ['a', { type: 'uint8', value: 255 }],

@@ -23,8 +23,8 @@ export interface BenchServeOptions {
   /** Folder of a model; default: the one of `bench decode`, 256 wide. */
   readonly model?: string;
   readonly clients: readonly number[];
-  /** How matrices, keys and values are kept. */
-  readonly dtype: Dtype;
+  /** How matrices, keys and values are kept. Default: as the server does. */
+  readonly dtype?: Dtype;
   readonly seconds: number;
   readonly threads?: number;
   /** Most tokens of an answer. */
@@ -74,7 +74,10 @@ export async function benchServe(o: BenchServeOptions): Promise<{ result: object
     } finally {
       await server.stop();
     }
-    return { result: { results, prices: { readOn: READ_ON, models: API_PRICES } }, text: report(results) };
+    return {
+      result: { dtype: o.dtype ?? 'default', results, prices: { readOn: READ_ON, models: API_PRICES } },
+      text: report(results),
+    };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -148,7 +151,7 @@ async function startProcess(
   const main = fileURLToPath(new URL('./main.js', import.meta.url));
   const args = ['serve', '--model', `bench=${resolve(dir)}`, '--port', '0', '--json'];
   args.push('--max-sequences', `${maxSequences}`, '--threads', `${threads}`);
-  args.push('--dtype', dtype, '--kv-cache-dtype', dtype);
+  if (dtype) args.push('--dtype', dtype, '--kv-cache-dtype', dtype);
   const child: ChildProcess = spawn(process.execPath, [main, ...args], {
     cwd,
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -20,7 +20,7 @@ interface BenchFlags extends CommonOptions {
   readonly profile?: boolean;
   readonly disassemble?: string;
   readonly model?: string;
-  readonly dtype: Dtype;
+  readonly dtype?: Dtype;
   readonly clients: number[];
   readonly seconds: number;
   readonly tokens: number;
@@ -50,9 +50,10 @@ export function addBench(program: Command): void {
     .option('--profile', 'time, bytes and share of the peak of each kernel in a training and a decoding step')
     .option('--disassemble <kernel>', "print a kernel's x86-64 code instead of measuring")
     .addOption(
-      new Option('--dtype <dtype>', 'decode and serve: how matrices, keys and values are kept')
-        .choices(dtypes)
-        .default('float32'),
+      new Option(
+        '--dtype <dtype>',
+        'how matrices, keys and values are kept; default: decode float32, serve as the server does',
+      ).choices(dtypes),
     )
     .option('--model <dir>', 'serve: folder of the model; default: the one of decode, 256 wide')
     .option('--clients <list>', 'serve: numbers of clients at once', parseClients, [1, 8, 64])
@@ -93,7 +94,7 @@ async function printProfiles(what: string, o: BenchFlags): Promise<void> {
       }
       if (what === 'train') continue;
       for (const batch of DECODE.batches) {
-        const title = `decode, d ${dModel}, batch ${batch}, ${o.dtype}`;
+        const title = `decode, d ${dModel}, batch ${batch}, ${o.dtype ?? 'float32'}`;
         say(title);
         const shape = { batch, tokens: DECODE.tokens, dtype: o.dtype };
         const result = withDecoding(device, dModel, shape, (round) => profile(device, DECODE.tokens, round));
@@ -224,7 +225,7 @@ function benchDecode(o: BenchFlags): Promise<Benched> {
 
 async function benchModels(
   name: string,
-  { dtype, threads = availableParallelism() }: BenchFlags,
+  { dtype = 'float32', threads = availableParallelism() }: BenchFlags,
   run: (device: Device, dModel: number) => { batch: number; tokens: number; measured: Measured }[],
 ): Promise<Benched> {
   return withDevice(threads, (device) => {

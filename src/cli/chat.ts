@@ -8,10 +8,10 @@ import type { Command } from 'commander';
 import { RetortError } from '../errors.js';
 import { templateNames } from '../text/template.js';
 import { type ChatClient, type ChatTurn, connectChat } from './chat-client.js';
-import { addThreads, number, whole } from './flags.js';
+import { addDtypes, addThreads, type DtypeFlags, modelDtype, number, whole } from './flags.js';
 import { type CommonOptions, printable, say } from './terminal.js';
 
-interface ChatFlags extends CommonOptions {
+interface ChatFlags extends CommonOptions, DtypeFlags {
   readonly model: string;
   readonly name?: string;
   readonly key?: string;
@@ -34,6 +34,7 @@ export function addChat(program: Command): void {
     .option('--temperature <t>', "sampling temperature; default: the model's", number(0, 2))
     .option('--max-tokens <n>', 'most tokens of an answer', whole(1))
     .action(chat);
+  addDtypes(command);
   addThreads(command);
 }
 
@@ -55,13 +56,18 @@ async function serveHere({
   model: dir,
   template,
   threads,
+  dtype,
+  kvCacheDtype,
 }: ChatFlags): Promise<{ url: string; stop(): Promise<void> }> {
   const { startServer } = await import('../serve/server.js');
   const folder = mkdtempSync(join(tmpdir(), 'retort-chat-'));
   const drop = () => rmSync(folder, { recursive: true, force: true });
   try {
     const models = [{ name: 'model', dir }];
-    const server = await startServer({ models, port: 0, folder, template, threads, maxSequences: 1 });
+    const server = await startServer({
+      ...{ models, port: 0, folder, template, threads, maxSequences: 1 },
+      ...{ dtype: modelDtype({ dtype }), kvCacheDtype },
+    });
     return {
       url: server.url,
       async stop() {

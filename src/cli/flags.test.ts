@@ -8,7 +8,16 @@ import { grpoOptions } from '../train/grpo-options.js';
 import { kebab } from '../train/option-flags.js';
 import { ppoOptions } from '../train/ppo-options.js';
 import { supervisedOptions } from '../train/supervised-options.js';
-import { addSchemaFlags, number, readSchemaFlags, weightsFromWords, whole } from './flags.js';
+import {
+  addDtypes,
+  addSchemaFlags,
+  type DtypeFlags,
+  modelDtype,
+  number,
+  readSchemaFlags,
+  weightsFromWords,
+  whole,
+} from './flags.js';
 
 function parse(schema: z.ZodObject, ...words: string[]): Record<string, unknown> {
   const command = new Command().exitOverride().configureOutput({ writeErr() {} });
@@ -20,6 +29,19 @@ function parse(schema: z.ZodObject, ...words: string[]): Record<string, unknown>
 test('what was not given is absent, so that defaults stand in the schema alone', () => {
   assert.deepEqual(parse(grpoOptions), {});
   assert.deepEqual(parse(supervisedOptions), {});
+});
+
+test('how numbers are kept: as the files have them, or as it is said', () => {
+  const read = (...words: string[]) => {
+    const command = addDtypes(new Command().exitOverride().configureOutput({ writeErr() {} }));
+    const o = command.parse(words, { from: 'user' }).opts<DtypeFlags>();
+    return [modelDtype(o), o.kvCacheDtype];
+  };
+  assert.deepEqual(read(), [undefined, 'float32']);
+  assert.deepEqual(read('--dtype', 'bfloat16'), ['bfloat16', 'float32']);
+  assert.deepEqual(read('--dtype', 'float32', '--kv-cache-dtype', 'bfloat16'), ['float32', 'bfloat16']);
+  for (const flag of ['--dtype', '--kv-cache-dtype'])
+    assert.throws(() => read(flag, 'float16'), /Allowed choices are/);
 });
 
 test('completions are recorded by the loops that sample them, and by no other', () => {

@@ -60,7 +60,7 @@ export interface DtypeFlags {
 
 export function addDtypes(command: Command): Command {
   const matrices =
-    "how matrices are kept for products; auto: as the model's files keep them; bfloat16 is faster";
+    'how matrices are packed for products; auto: bfloat16 where all in the files are; it is faster, and rounds others';
   const cache = 'how keys and values are kept; bfloat16 takes half the memory and less time, and rounds them';
   return command
     .addOption(new Option('--dtype <dtype>', matrices).choices(['auto', ...dtypes]).default('auto'))
@@ -68,7 +68,7 @@ export function addDtypes(command: Command): Command {
 }
 
 /** What a model's options take of the flags. */
-export function modelDtype({ dtype }: DtypeFlags): Dtype | undefined {
+export function modelDtype({ dtype }: Pick<DtypeFlags, 'dtype'>): Dtype | undefined {
   return dtype === 'auto' ? undefined : dtype;
 }
 

@@ -6,7 +6,7 @@
 
 import { type Context, type Parameter, residualBlock } from '../compute/autograd.js';
 import type { Device } from '../compute/device/device.js';
-import type { Dtype } from '../compute/kernel/bfloat16.js';
+import { checkDtype, type Dtype } from '../compute/kernel/bfloat16.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
 import type { HeadShape } from '../compute/op/attention/layout.js';
 import { addBias } from '../compute/op/bias/bias.js';
@@ -154,7 +154,7 @@ export interface ModelOptions {
 
 /**
  * Allocates a model; its weights are zero until they are initialised, loaded or copied.
- * @throws RetortError bad-model for sizes that cannot be, bad-input for bfloat16 to train, out-of-memory
+ * @throws RetortError bad-model for sizes that cannot be, bad-input for a dtype that is none or bfloat16 to train, out-of-memory
  */
 export function createLlama(
   device: Device,
@@ -162,6 +162,7 @@ export function createLlama(
   { trainable, kind = 'parameters', dtype = 'float32', groupElements = MOST_ELEMENTS }: ModelOptions,
 ): Llama {
   validateConfig(config);
+  checkDtype('dtype of a model', dtype);
   if (trainable && dtype !== 'float32')
     throw refuse('bad-input', 'dtype of a model to train', dtype, 'a trained model takes float32');
   const shapes = parameterShapes(config);

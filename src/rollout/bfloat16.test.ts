@@ -115,7 +115,7 @@ test('keys and values as bfloat16 are near the model, in less memory', async () 
   await device.close();
 });
 
-test('a model is kept as its files keep it unless the options say how; one to train is float32', async () => {
+test('a model is packed as its files keep it unless the options say how; one to train is float32', async () => {
   const device = createDevice({ threads: 1 });
   const { plain } = rounded(device);
   const folder = mkdtempSync(join(tmpdir(), 'retort-'));
@@ -134,10 +134,16 @@ test('a model is kept as its files keep it unless the options say how; one to tr
       for (const told of ['float32', 'bfloat16'] as const)
         assert.deepEqual(keptAs({ trainable: false, dtype: told }), new Set([told]));
       assert.throws(
+        () => loadPolicy(dir, device, { trainable: false, dtype: 'bf16' as Dtype }),
+        /dtype of a model: got "bf16"; use float32 or bfloat16/,
+      );
+      assert.throws(
         () => loadPolicy(dir, device, { trainable: true, dtype: 'bfloat16' }),
         /dtype of a model to train: got "bfloat16"; a trained model takes float32/,
       );
     }
+    const odd = { kvCacheDtype: 'float16' as Dtype };
+    assert.throws(() => createEngine(plain, odd), /kvCacheDtype: got "float16"; use float32 or bfloat16/);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -45,7 +45,7 @@ export interface EngineOptions {
    * Default false.
    */
   readonly prefixCache?: boolean;
-  /** How keys and values are kept; bfloat16 halves them and what reading them takes. Default float32. */
+  /** How keys and values are kept; bfloat16 takes down to half the memory, and rounds them. Default float32. */
   readonly kvCacheDtype?: Dtype;
   /** Most bytes of keys and values. Default: what `maxSequences` of `maxLength` need. */
   readonly maxKvBytes?: number;
@@ -96,6 +96,7 @@ interface Drawn {
 /** For rows from which nothing is taken. */
 const UNUSED: Sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, random: 0 };
 
+/** @throws RetortError bad-input for a dtype that is none, or bytes of keys and values that do not hold one sequence */
 export function createEngine(
   { llama, tokenizer }: { readonly llama: Llama; readonly tokenizer: Tokenizer },
   options: EngineOptions = {},

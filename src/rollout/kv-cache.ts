@@ -1,7 +1,7 @@
 // The KV cache: blocks of keys and values for every layer, counted by their users, so that samples share a prompt.
 
 import type { Device } from '../compute/device/device.js';
-import { type Dtype, elementOf } from '../compute/kernel/bfloat16.js';
+import { checkDtype, type Dtype, elementOf } from '../compute/kernel/bfloat16.js';
 import {
   type AttentionPlan,
   attend,
@@ -51,7 +51,10 @@ export function blockBytes({ device, config, shape }: Llama, dtype: Dtype): numb
   return 4 * config.numHiddenLayers * (keys + values);
 }
 
-/** Blocks for all sequences, or as many as the bytes hold. @throws RetortError bad-input where they do not hold one sequence */
+/**
+ * Blocks for all sequences, or as many as the bytes hold.
+ * @throws RetortError bad-input where they do not hold one sequence, or for a dtype that is none
+ */
 export function blocksWithin(
   bytes: number | undefined,
   llama: Llama,
@@ -59,6 +62,7 @@ export function blocksWithin(
   maxSequences: number,
   maxLength: number,
 ): number {
+  checkDtype('kvCacheDtype', dtype);
   const perSequence = blocksFor(maxLength);
   const wanted = (maxSequences + 2) * perSequence;
   if (bytes === undefined) return wanted;

@@ -37,7 +37,7 @@ export interface ServeOptions {
   readonly maxLength?: number;
   /** Most bytes of keys and values. Default 1 GiB. */
   readonly maxKvBytes?: number;
-  /** How matrices are kept for products. Default: as the model's files keep them. */
+  /** How matrices are packed for products. Default: bfloat16 where all of a model's files are, else float32. */
   readonly dtype?: Dtype;
   /** How keys and values are kept. Default float32. */
   readonly kvCacheDtype?: Dtype;

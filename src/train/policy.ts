@@ -28,9 +28,9 @@ export interface PolicyPlan {
 }
 
 /**
- * Opens a model folder or a GGUF file. One that is not trained keeps its matrices for products as the file does, unless
- * the options say how.
- * @throws RetortError bad-model naming the file and what does not fit, before anything is allocated
+ * Opens a model folder or a GGUF file. Where all of its matrices are bfloat16 and it is not trained, they are packed for
+ * products so, unless the options say how.
+ * @throws RetortError bad-model naming the file and what does not fit, bad-input for a dtype, before anything is allocated
  */
 export function loadPolicy(path: string, device: Device, options: ModelOptions): Policy {
   return withModel(path, (stored, tokenizer) => {

@@ -1,5 +1,6 @@
 // Numbers kept as bfloat16, two to an element of i32: half the memory, and half of what is read of it. They are widened as
 // they are read, so arithmetic is that of f32, and bfloat16 numbers give the same bits either way.
+import { refuse } from '../../errors.js';
 import type { Buffer, Builder, I32, IVec, Value, Vec } from './builder.js';
 import type { ElementType } from './ir.js';
 
@@ -9,6 +10,16 @@ export type Dtype = (typeof dtypes)[number];
 
 /** A buffer of numbers: of f32, or of two bfloat16 to an element. */
 export type Numbers = Buffer<'f32'> | Buffer<'i32'>;
+
+/** What is kept as asked for. @throws RetortError bad-input for what is no dtype */
+export function checkDtype(what: string, dtype: Dtype): void {
+  if (!dtypes.includes(dtype)) throw refuse('bad-input', what, dtype, `use ${dtypes.join(' or ')}`);
+}
+
+/** What tells kernels over bfloat16 apart by their names. */
+export function suffixOf(dtype: Dtype): string {
+  return dtype === 'float32' ? '' : `-${dtype}`;
+}
 
 /** Numbers to an element. */
 export function perElement(of: Dtype | ElementType): 1 | 2 {

@@ -127,7 +127,7 @@ export interface Kernel {
   readonly keepsVectors: boolean;
 }
 
-/** What a kernel may know of the chip: how many lanes, how many vector registers, and how mulAdd rounds. */
+/** What a kernel may know of the chip: how many lanes, how many vector registers, how mulAdd rounds, how memory is read. */
 export interface TargetInfo {
   readonly name: 'wasm' | 'x64' | 'interpreter';
   readonly lanes: number;
@@ -135,4 +135,6 @@ export interface TargetInfo {
   readonly fusedMulAdd: boolean;
   /** Whether the processor finds by itself what is read in order, so that asking for it ahead only costs. Default false. */
   readonly streams?: boolean;
+  /** Whether `prefetch` does anything. Default false. */
+  readonly prefetches?: boolean;
 }

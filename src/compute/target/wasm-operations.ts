@@ -175,7 +175,7 @@ function emitShift(e: Emitter, op: 'shl' | 'shr', distance: number): void {
   emitSimd(e, op === 'shl' ? simd.i32x4Shl : simd.i32x4ShrU);
 }
 
-/** Both of vectors of integers. */
+/** The bits that two vectors of integers have in common. */
 function emitAnd(e: Emitter, a: ValueId, b: ValueId): void {
   push(e, a);
   const splat = e.pending.get(b)?.instruction;

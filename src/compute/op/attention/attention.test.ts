@@ -15,6 +15,7 @@ after(() => Promise.all(devices.map(({ device }) => device.close())));
 const SHAPES: readonly HeadShape[] = [
   { heads: 4, kvHeads: 2, headDim: 6 },
   { heads: 3, kvHeads: 1, headDim: 10 },
+  { heads: 2, kvHeads: 1, headDim: 40 },
 ];
 
 interface Rows {

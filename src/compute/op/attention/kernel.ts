@@ -1,7 +1,14 @@
 // Attention kernels, forward and backward, over blocks of keys and values. Vaswani et al. (2017), eq. 1, causal.
 //
 // A tile is `rows` neighbouring queries of one sequence and one head; what a row computes does not depend on its tile.
-import { bufferOf, type Dtype, loadNumbers, type Numbers, perElement } from '../../kernel/bfloat16.js';
+import {
+  bufferOf,
+  type Dtype,
+  loadNumbers,
+  type Numbers,
+  perElement,
+  suffixOf,
+} from '../../kernel/bfloat16.js';
 import {
   type Buffer,
   type Builder,
@@ -61,7 +68,7 @@ function nearKeys(headDim: number): number {
 }
 
 /**
- * Accumulates rows x vectors products over steps in [from, to): acc[r][v] += a(r, step)[i] * columns(step)[i][v], for one
+ * Accumulates rows x vectors products over steps in [from, to): acc[r][v] += a(step)(r)[i] * columns(step)[i][v], for one
  * or several i in turn.
  */
 function product(
@@ -69,13 +76,14 @@ function product(
   acc: readonly (readonly Variable<'vec'>[])[],
   from: I32 | number,
   to: I32 | number,
-  a: (r: number, step: I32) => readonly F32[],
+  a: (step: I32) => (r: number) => readonly F32[],
   columns: (step: I32) => readonly (readonly Vec[])[],
 ): void {
   b.loop(from, to, 1, (step) => {
     const all = columns(step);
+    const elementsOf = a(step);
     for (let r = 0; r < acc.length; r++) {
-      const elements = a(r, step);
+      const elements = elementsOf(r);
       for (const [i, columns] of all.entries()) {
         const broadcast = b.splat(elements[i]);
         for (const [v, sum] of acc[r].entries()) sum.set(b.mulAdd(broadcast, columns[v], sum.get()));
@@ -182,9 +190,12 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
       acc,
       0,
       t.headDim / deep,
-      (r, step) => {
-        const at = b.add(t.rowAt[r], b.mul(step, deep));
-        return each.map((i) => b.load(t.rows, at, i));
+      (step) => {
+        const element = deep === 1 ? step : b.mul(step, deep);
+        return (r) => {
+          const at = b.add(t.rowAt[r], element);
+          return each.map((i) => b.load(t.rows, at, i));
+        };
       },
       (step) => {
         const columns = acc[0].map((_, v) => {
@@ -233,7 +244,7 @@ export function attendKernel(
   /** Elements of a head's keys in a block, and of its values. */
   const [keysOfHead, valuesOfHead] = [(headDim * BLOCK) / perElement(dtype), stride * BLOCK];
   return buildKernel(
-    `attend-${rows}`,
+    `attend-${rows}${suffixOf(dtype)}`,
     target,
     {
       /** Rows of joined queries, keys and values, of which only the queries are read. */
@@ -363,7 +374,7 @@ export function attendKernel(
             acc,
             0,
             b.min(BLOCK, b.sub(keys, first)),
-            (r, j) => [b.load(p.scratch, b.add(b.add(scoreAt[r], first), j))],
+            (j) => (r) => [b.load(p.scratch, b.add(b.add(scoreAt[r], first), j))],
             (j) => {
               const at = b.add(valuesOf, b.mul(j, stride));
               const vectors: Vec[] = [];
@@ -577,7 +588,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               acc,
               firstKey,
               keys,
-              (r, j) => [b.load(p.scratch, b.add(gradientAt[r], j))],
+              (j) => (r) => [b.load(p.scratch, b.add(gradientAt[r], j))],
               (j) => {
                 const at = b.add(keyRows, b.mul(j, stride));
                 return [acc[0].map((_, v) => b.loadVec(p.scratch, at, undefined, start + v * b.lanes))];

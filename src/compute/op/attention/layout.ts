@@ -8,7 +8,7 @@
 // As bfloat16 an element has two numbers: of keys, dimensions 2 i and 2 i + 1; of values, a dimension and the one `lanes`
 // further. So a position's numbers share elements with no other position's.
 import { refuse } from '../../../errors.js';
-import { bufferOf, type Dtype, narrow, perElement } from '../../kernel/bfloat16.js';
+import { bufferOf, type Dtype, narrow, perElement, suffixOf } from '../../kernel/bfloat16.js';
 import { buildKernel, type I32 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { prefetchAll, ROWS_AHEAD } from '../prefetch.js';
@@ -34,7 +34,7 @@ export function valuesAt({ heads, kvHeads, headDim }: HeadShape): number {
   return (heads + kvHeads) * headDim;
 }
 
-/** Elements between the values of neighbouring positions: headDim rounded up to whole vectors. */
+/** Elements between the values of neighbouring positions: headDim rounded up to whole vectors; of bfloat16 to pairs of them. */
 export function valueStride(target: TargetInfo, headDim: number, dtype: Dtype = 'float32'): number {
   return Math.ceil(headDim / (perElement(dtype) * target.lanes)) * target.lanes;
 }
@@ -75,7 +75,7 @@ export function storeTransposedKernel(
 ): Kernel {
   const { kvHeads, headDim } = shape;
   const fields = { x: 'f32*', slot: 'i32*', blocks: bufferOf(dtype) } as const;
-  return buildKernel('store-transposed', target, fields, (b, p) => {
+  return buildKernel(`store-transposed${suffixOf(dtype)}`, target, fields, (b, p) => {
     const size = (kvHeads * headDim) / perElement(dtype);
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
@@ -85,9 +85,11 @@ export function storeTransposedKernel(
       prefetchAll(b, p.x, b.add(from, ROWS_AHEAD * rowWidth(shape)), kvHeads * headDim);
       const put = (i: I32) => {
         const at = b.add(to, b.mul(i, BLOCK));
-        const first = b.add(from, b.mul(i, perElement(dtype)));
-        if (p.blocks.element === 'f32') b.store(p.blocks, at, b.load(p.x, first));
-        else b.store(p.blocks, at, narrow(b, b.load(p.x, first), b.load(p.x, first, 1)));
+        if (p.blocks.element === 'f32') b.store(p.blocks, at, b.load(p.x, b.add(from, i)));
+        else {
+          const first = b.add(from, b.mul(i, 2));
+          b.store(p.blocks, at, narrow(b, b.load(p.x, first), b.load(p.x, first, 1)));
+        }
       };
       // Each element has a line of its own: those of the next row are asked for where they are others.
       const nextBlock = b.div(b.loadInt(p.slot, b.min(b.add(row, 1), b.sub(b.end, 1))), BLOCK);
@@ -110,7 +112,7 @@ export function storeRowsKernel(target: TargetInfo, shape: HeadShape, dtype: Dty
   const { kvHeads, headDim } = shape;
   const stride = valueStride(target, headDim, dtype);
   const fields = { x: 'f32*', slot: 'i32*', blocks: bufferOf(dtype) } as const;
-  return buildKernel('store-rows', target, fields, (b, p) => {
+  return buildKernel(`store-rows${suffixOf(dtype)}`, target, fields, (b, p) => {
     b.items((row) => {
       const slot = b.loadInt(p.slot, row);
       const place = b.rem(slot, BLOCK);
@@ -137,7 +139,7 @@ export function storeRowsKernel(target: TargetInfo, shape: HeadShape, dtype: Dty
 /** Copies whole blocks of `size` elements: block to[i] = block from[i]. An item is a block. */
 export function copyBlocksKernel(target: TargetInfo, dtype: Dtype): Kernel {
   return buildKernel(
-    'copy-blocks',
+    `copy-blocks${suffixOf(dtype)}`,
     target,
     { blocks: bufferOf(dtype), from: 'i32*', to: 'i32*', size: 'i32' },
     (b, p) => {

@@ -1,6 +1,7 @@
 // Kernels of the matrix product: packing into panels, and a register-tiled product over packed panels.
 //
-// B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right. Every path
+// B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right; as bfloat16, an element
+// has a column of the panel's left half and one of its right. Every path
 // accumulates over k in rising order into one accumulator an element, so a row's result depends neither on the rows
 // beside it nor on how the work was cut.
 
@@ -11,6 +12,7 @@ import {
   type Numbers,
   narrow,
   perElement,
+  suffixOf,
 } from '../../kernel/bfloat16.js';
 import {
   type Buffer,
@@ -32,16 +34,15 @@ const AHEAD = 64;
 const ASKED = 64;
 /** Rows of a tile for which is asked at once, between steps of k: one by one costs more stretches of steps. */
 const ROWS_ASKED = 2;
-/** Most rows of C that the product by columns takes through all steps of k, so that they stay in the second-level cache. */
+/**
+ * Most rows of C that the product by columns takes through all steps of k: some 260 columns of them stay in a second-level
+ * cache of 1 MiB, and B is packed but once for so many rows.
+ */
 const SUMMED_ROWS = 960;
 
 /** Whether tiles are as wide as two panels: with twice the registers, twice the vectors make use of each broadcast. */
 function isWide(target: TargetInfo): boolean {
   return target.vectorRegisters >= 32;
-}
-/** Whether asking for memory ahead does anything: WebAssembly cannot. */
-function asks(target: TargetInfo): boolean {
-  return target.name !== 'wasm';
 }
 /** Panels side by side in a tile. */
 function tilePanels(target: TargetInfo): number {
@@ -62,7 +63,7 @@ export function panelWidth(target: TargetInfo): number {
 function kBlock(target: TargetInfo): number {
   return isWide(target) ? 256 : Math.min(512, 4096 / panelWidth(target));
 }
-/** Steps of k that are packed at once: a strip's panels, at most 16 KiB, stay in the first-level cache. */
+/** Steps of k that are packed at once: a strip's panels, at most 16 KiB, and a group of rows fit the first-level cache. */
 function packedSteps(target: TargetInfo): number {
   return 1024 / target.lanes;
 }
@@ -81,7 +82,7 @@ export function rowBlock(target: TargetInfo): number {
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
 export function matmulKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
   return buildKernel(
-    'matmul',
+    `matmul${suffixOf(dtype)}`,
     target,
     {
       a: 'f32*',
@@ -218,7 +219,7 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
             const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
             return () => askA(askB);
           };
-          const meanwhile = asks(target) ? askNext() : undefined;
+          const meanwhile = target.prefetches ? askNext() : undefined;
           b.loop(blockStart, blockEnd, group, (groupRow) => {
             const groupEnd = b.min(blockEnd, b.add(groupRow, group));
             // Packed right before they are multiplied with all panels: so they are in the first-level cache.
@@ -230,6 +231,10 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
               const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
               tiles(b, target, groupRow, groupEnd, false, (row, count) => {
                 const tileStart = b.add(atA, b.sub(row, groupRow));
+                // The next tile is the one beneath, or the group's first at the next panels.
+                const isLast = b.le(groupEnd, b.add(row, rows));
+                const toNext = b.select(isLast, b.sub(groupRow, row), b.int(rows));
+                const nextColumn = b.mul(b.add(panel, b.mul(isLast, panels)), width);
                 matmulTile(b, target, {
                   ...p,
                   row,
@@ -243,8 +248,8 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   meanwhile:
                     meanwhile && count === rows
                       ? (r) => {
-                          const below = b.mul(b.add(r, rows), p.n);
-                          prefetchNear(b, p.c, b.add(below, b.mul(panel, width)), panels * width);
+                          const next = b.mul(b.add(r, toNext), p.n);
+                          prefetchNear(b, p.c, b.add(next, nextColumn), panels * width);
                           meanwhile();
                         }
                       : undefined,
@@ -496,7 +501,7 @@ function packSteps(
  */
 export function packTransposedKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
   return buildKernel(
-    'pack-transposed',
+    `pack-transposed${suffixOf(dtype)}`,
     target,
     { source: 'f32*', packed: bufferOf(dtype), n: 'i32', k: 'i32', ldw: 'i32' },
     (b, p) => {

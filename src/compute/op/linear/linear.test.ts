@@ -148,8 +148,11 @@ test('a matrix kept as bfloat16 gives the bits of one that is rounded', () => {
       const product = (values: Float64Array, dtype: Dtype) => {
         const c = device.temporary([m, n]);
         const packed = packTransposed(device, device.upload(values, 'f32'), k, n, dtype);
-        matmul(device, { a: device.upload(a, 'f32'), b: packed, c, m, lda: k });
-        return device.floats(c).slice();
+        const options = { a: device.upload(a, 'f32'), b: packed, c, m, lda: k };
+        matmul(device, options);
+        const plain = device.floats(c).slice();
+        matmul(device, { ...options, add: device.upload(noise(m * n, 3), 'f32') });
+        return [plain, device.floats(c).slice()];
       };
       const of = `${m} x ${k} x ${n} on ${name}`;
       assert.deepEqual(product(b, 'bfloat16'), product(bfloat16(b), 'float32'), of);

@@ -11,8 +11,8 @@ import { unroll } from './unroll.js';
 
 /** What a processor with these instructions offers to kernels. */
 export const X64_TARGETS: Readonly<Record<'avx2' | 'avx512', TargetInfo>> = {
-  avx2: { name: 'x64', lanes: 8, vectorRegisters: 16, fusedMulAdd: true },
-  avx512: { name: 'x64', lanes: 16, vectorRegisters: 32, fusedMulAdd: true },
+  avx2: { name: 'x64', lanes: 8, vectorRegisters: 16, fusedMulAdd: true, prefetches: true },
+  avx512: { name: 'x64', lanes: 16, vectorRegisters: 32, fusedMulAdd: true, prefetches: true },
 };
 
 /** What this processor offers to kernels with these instructions. */

@@ -544,8 +544,8 @@ class Selector {
       const [shifted, both] = [this.#fresh('general'), this.#fresh('general')];
       const a = this.#register(x);
       this.#emit({ op: 'shl', dst: shifted, a, immediate: sum.high - sum.low });
-      this.#emit({ op: 'add', dst: both, a: shifted, b: a });
-      this.#emit({ op: 'shl', dst, a: both, immediate: sum.low });
+      this.#emit({ op: 'add', dst: sum.low > 0 ? both : dst, a: shifted, b: a });
+      if (sum.low > 0) this.#emit({ op: 'shl', dst, a: both, immediate: sum.low });
     } else {
       const b = constant === undefined ? this.#register(y) : { immediate: constant };
       this.#emit({ op, dst, a: this.#register(x), b });
@@ -822,8 +822,9 @@ class Selector {
 }
 
 /**
- * The powers whose sum a positive constant is, where two are enough. Shifts and a sum take its place: a multiplication waits
- * in line with the multiply-adds, before AVX-512, and what is loaded by its result waits with it.
+ * The powers of two whose sum a positive constant is, where two are enough. Shifts and a sum take the place of its product:
+ * on Intel's processors with AVX2 a multiplication waits in line with the multiply-adds, and what is loaded by its result
+ * waits with it.
  */
 function sumOfPowers(constant: number): { high: number; low: number } | undefined {
   const low = constant & -constant;
