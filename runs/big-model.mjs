@@ -1,5 +1,6 @@
 // Makes a model of more than 4 GiB of parameters, checks a product with its last matrix, and generates some tokens.
-// Usage: node runs/big-model.mjs; writes results/big-model.txt. Takes machine code and 12 GiB of memory.
+// Usage: node runs/big-model.mjs [bfloat16]; writes results/big-model.txt or, its matrices packed as bfloat16 numbers that
+// they are, results/big-model-bfloat16.txt. Takes machine code and 12 GiB of memory.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { createDevice } from '../dist/src/compute/device/device.js';
@@ -24,6 +25,7 @@ const config = {
   bosTokenId: null,
   eosTokenIds: [],
 };
+const dtype = process.argv[2] ?? 'float32';
 const TOKENS = 16;
 const GIB = 2 ** 30;
 
@@ -42,17 +44,21 @@ const timed = (what, work) => {
 const device = createDevice();
 const cpu = os.cpus()[0].model.trim();
 print(
-  `node runs/big-model.mjs, node ${process.version}, ${device.target.name}, ${device.threads} threads, ${cpu}`,
+  `node runs/big-model.mjs ${dtype}, node ${process.version}, ${device.target.name}, ${device.threads} threads, ${cpu}`,
 );
 const gib = (4 * parameterCount(config)) / GIB;
 print(`${parameterCount(config)} parameters, ${gib.toFixed(2)} GiB`);
-const llama = timed('made', () => createLlama(device, config, { trainable: false }));
+const llama = timed('made', () => createLlama(device, config, { trainable: false, dtype }));
 
 /** Noise of standard deviation 0.02, repeated: drawing every number would take minutes. */
 const noise = Float32Array.from(
   { length: 1_000_003 },
   (_, i) => (0.0693 * philox(1, i, 0, 0)[0]) / 2 ** 32 - 0.03465,
 );
+if (dtype === 'bfloat16') {
+  const bits = new Uint32Array(noise.buffer);
+  for (let i = 0; i < bits.length; i++) bits[i] &= 0xffff0000;
+}
 timed('filled', () => {
   llama.parameters.forEach(({ value }) => {
     const values = device.floats(value);
@@ -95,7 +101,7 @@ timed('first token, weights packed on the way', () => {
   while (ids.length === 0) step();
 });
 const rest = TOKENS - ids.length;
-timed(`${rest} further tokens, each reading ${gib.toFixed(2)} GiB`, () => {
+timed(`${rest} further tokens`, () => {
   while (engine.busy) step();
 });
 print(`tokens: ${ids.join(' ')}`);
@@ -104,5 +110,5 @@ for (const kind of ['parameters', 'packed', 'activations', 'kvCache', 'total'])
   print(`${kind}: ${(memory[kind].peak / GIB).toFixed(2)} GiB`);
 print(`peak of the process: ${(process.resourceUsage().maxRSS / 2 ** 20).toFixed(2)} GiB`);
 mkdirSync('results', { recursive: true });
-writeFileSync('results/big-model.txt', `${lines.join('\n')}\n`);
+writeFileSync(`results/big-model${dtype === 'float32' ? '' : `-${dtype}`}.txt`, `${lines.join('\n')}\n`);
 await device.close();

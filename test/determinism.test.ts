@@ -174,7 +174,7 @@ for (const { name, device } of devices)
       });
       device.rewind(mark);
 
-      const cache = createKvCache(llama, blocksFor(tiny.maxPositionEmbeddings));
+      const cache = createKvCache(llama, 'float32', blocksFor(tiny.maxPositionEmbeddings));
       const [sequence] = sequences;
       const table = cache.take(blocksFor(sequence.length));
       sequence.forEach((id, position) => {

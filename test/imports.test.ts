@@ -18,7 +18,7 @@ const LEVELS = [
 /** Inside `compute`, what each part may use beside itself: no operation knows a target, no target an operation. */
 const COMPUTE: Readonly<Record<string, readonly string[]>> = {
   op: ['autograd.ts', 'tensor.ts', 'device', 'kernel'],
-  'autograd.ts': ['device', 'tensor.ts', 'kernel'],
+  'autograd.ts': ['device', 'tensor.ts'],
   device: ['target', 'kernel', 'tensor.ts'],
   target: ['kernel'],
   'tensor.ts': ['kernel'],

@@ -207,42 +207,50 @@ function benchTrain(o: BenchFlags): Promise<Benched> {
   return benchModels('train', o, (device, dModel) => {
     const flops = tokens * trainFlops(benchConfig(dModel, TRAIN.sequence), TRAIN.sequence);
     const measured = withTraining(device, dModel, TRAIN, (step) => measure(device, o.runs, flops, step));
-    return [{ batch: TRAIN.batch, tokens, measured }];
+    return [{ batch: TRAIN.batch, dtype: 'float32', tokens, measured }];
   });
 }
 
 function benchDecode(o: BenchFlags): Promise<Benched> {
+  const { dtype = 'float32' } = o;
   return benchModels('decode', o, (device, dModel) =>
     DECODE.batches.map((batch) => {
       const tokens = batch * DECODE.tokens;
       const flops = tokens * decodeFlops(benchConfig(dModel, DECODE.tokens + 1), DECODE.tokens);
-      const shape = { batch, tokens: DECODE.tokens, dtype: o.dtype };
+      const shape = { batch, tokens: DECODE.tokens, dtype };
       const measured = withDecoding(device, dModel, shape, (round) => measure(device, o.runs, flops, round));
-      return { batch, tokens, measured };
+      return { batch, dtype, tokens, measured };
     }),
   );
 }
 
+/** One measurement of a model. */
+interface Ran {
+  readonly batch: number;
+  readonly dtype: Dtype;
+  readonly tokens: number;
+  readonly measured: Measured;
+}
+
 async function benchModels(
   name: string,
-  { dtype = 'float32', threads = availableParallelism() }: BenchFlags,
-  run: (device: Device, dModel: number) => { batch: number; tokens: number; measured: Measured }[],
+  { threads = availableParallelism() }: BenchFlags,
+  run: (device: Device, dModel: number) => Ran[],
 ): Promise<Benched> {
   return withDevice(threads, (device) => {
     const all: Measured[] = [];
     const rows: string[][] = [];
     const results: Record<string, unknown>[] = [];
     for (const dModel of WIDTHS) {
-      for (const { batch, tokens, measured } of run(device, dModel)) {
+      for (const { batch, dtype, tokens, measured } of run(device, dModel)) {
         const { seconds, shareOfPeak } = measured;
         const tokensPerSecond = tokens / seconds;
         all.push(measured);
-        const kept = name === 'decode' ? dtype : 'float32';
-        results.push({ dModel, batch, dtype: kept, threads, tokensPerSecond, shareOfPeak });
+        results.push({ dModel, batch, dtype, threads, tokensPerSecond, shareOfPeak });
         rows.push([
           `d ${dModel}`,
           `${batch}`,
-          kept,
+          dtype,
           `${threads}`,
           tokensPerSecond.toFixed(0),
           percent(shareOfPeak),

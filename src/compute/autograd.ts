@@ -1,8 +1,7 @@
 // The tape: what the forward pass did, so that it can be undone in reverse. Operations record themselves.
 import { refuse } from '../errors.js';
 import type { Device } from './device/device.js';
-import type { Dtype } from './kernel/bfloat16.js';
-import { type Tensor, viewOf } from './tensor.js';
+import { type Dtype, type Tensor, viewOf } from './tensor.js';
 
 /** Where operations run, and the tape they record on; without a tape nothing is kept for a backward pass. */
 export interface Context {

@@ -2,6 +2,8 @@
 import { refuse } from '../errors.js';
 import type { ElementType } from './kernel/ir.js';
 
+export type { Dtype } from './kernel/bfloat16.js';
+
 export interface Tensor {
   readonly shape: readonly number[];
   readonly element: ElementType;

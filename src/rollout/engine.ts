@@ -3,7 +3,7 @@
 // A request's prompt but for its last token is computed once; each sample then starts from that token, on the shared
 // blocks. What is short joins the step of those that run instead (admission.ts).
 
-import type { Dtype } from '../compute/kernel/bfloat16.js';
+import { checkDtype, type Dtype } from '../compute/kernel/bfloat16.js';
 import { planAttention, type Span } from '../compute/op/attention/attention.js';
 import type { Sampling } from '../compute/op/sample/sample.js';
 import type { Tensor } from '../compute/tensor.js';
@@ -104,8 +104,9 @@ export function createEngine(
   const { device, config } = llama;
   const { maxSequences = 64, prefillTokens = 2048, kvCacheDtype: dtype = 'float32' } = options;
   const maxLength = Math.min(options.maxLength ?? config.maxPositionEmbeddings, config.maxPositionEmbeddings);
+  checkDtype('kvCacheDtype', dtype);
   const blocks = blocksWithin(options.maxKvBytes, llama, dtype, maxSequences, maxLength);
-  const cache = createKvCache(llama, blocks, { remembers: options.prefixCache, dtype });
+  const cache = createKvCache(llama, dtype, blocks, { remembers: options.prefixCache });
   const admission = createAdmission({ device, cache, tokenizer, maxSequences, maxLength, prefillTokens });
   const context = { device, tape: null };
   const decoder = createDecoder(llama, cache);

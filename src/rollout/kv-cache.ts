@@ -1,7 +1,7 @@
 // The KV cache: blocks of keys and values for every layer, counted by their users, so that samples share a prompt.
 
 import type { Device } from '../compute/device/device.js';
-import { checkDtype, type Dtype, elementOf } from '../compute/kernel/bfloat16.js';
+import { type Dtype, dtypeOf, elementOf } from '../compute/kernel/bfloat16.js';
 import {
   type AttentionPlan,
   attend,
@@ -53,7 +53,7 @@ export function blockBytes({ device, config, shape }: Llama, dtype: Dtype): numb
 
 /**
  * Blocks for all sequences, or as many as the bytes hold.
- * @throws RetortError bad-input where they do not hold one sequence, or for a dtype that is none
+ * @throws RetortError bad-input where they do not hold one sequence
  */
 export function blocksWithin(
   bytes: number | undefined,
@@ -62,7 +62,6 @@ export function blocksWithin(
   maxSequences: number,
   maxLength: number,
 ): number {
-  checkDtype('kvCacheDtype', dtype);
   const perSequence = blocksFor(maxLength);
   const wanted = (maxSequences + 2) * perSequence;
   if (bytes === undefined) return wanted;
@@ -78,17 +77,12 @@ export function blocksWithin(
   );
 }
 
-export interface KvCacheOptions {
-  /** Whether later sequences find what earlier ones began with; void once the weights change. Default false. */
-  readonly remembers?: boolean;
-  /** How keys and values are kept. Default float32. */
-  readonly dtype?: Dtype;
-}
-
+/** @param remembers whether later sequences find what earlier ones began with; void once the weights change */
 export function createKvCache(
   { device, config, shape }: Llama,
+  dtype: Dtype,
   blocks: number,
-  { remembers = false, dtype = 'float32' }: KvCacheOptions = {},
+  { remembers = false }: { readonly remembers?: boolean } = {},
 ): KvCache {
   const sizes = blockSizes(device.target, shape, dtype);
   const layers = Array.from({ length: config.numHiddenLayers }, () => {
@@ -96,7 +90,7 @@ export function createKvCache(
     // for the scores of keys there.
     const keys = device.tensor('kvCache', [blocks, sizes.keys], elementOf(dtype));
     const values = device.tensor('kvCache', [blocks, sizes.values], elementOf(dtype));
-    return { dtype, keys, values };
+    return { keys, values };
   });
   const users = new Int32Array(blocks);
   const spare = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
@@ -155,8 +149,8 @@ export function createKvCache(
         'i32',
       );
       for (const { keys, values } of layers) {
-        copyBlocks(device, keys, dtype, from, to, sizes.keys);
-        copyBlocks(device, values, dtype, from, to, sizes.values);
+        copyBlocks(device, keys, from, to, sizes.keys);
+        copyBlocks(device, values, from, to, sizes.values);
       }
       device.rewind(mark);
     },
@@ -177,14 +171,8 @@ export function attendCached({ device, shape }: Llama, cache: KvCache, plan: Att
   };
 }
 
-function copyBlocks(
-  device: Device,
-  blocks: Tensor,
-  dtype: Dtype,
-  from: Tensor,
-  to: Tensor,
-  size: number,
-): void {
+function copyBlocks(device: Device, blocks: Tensor, from: Tensor, to: Tensor, size: number): void {
+  const dtype = dtypeOf(blocks);
   const kernel = device.kernel(`copy-blocks ${dtype}`, (t) => copyBlocksKernel(t, dtype));
   device.launch(kernel, from.size, [blocks, from, to], [size], 8);
 }

@@ -84,8 +84,7 @@ function load({ handle, dir }: LoadOrder): void {
   try {
     const policy = loadPolicy(dir, device, { trainable: false, dtype: options.dtype });
     try {
-      const { maxSequences } = options;
-      const { maxLength, maxKvBytes, kvCacheDtype } = options;
+      const { maxSequences, maxLength, maxKvBytes, kvCacheDtype } = options;
       const limits = { maxSequences, maxLength, maxKvBytes };
       const engine = createEngine(policy, { ...limits, kvCacheDtype, prefixCache: true });
       const scheduler = createScheduler<Work>();

@@ -28,6 +28,10 @@ export function perElement(of: Dtype | ElementType): 1 | 2 {
 export function elementOf(dtype: Dtype): ElementType {
   return dtype === 'float32' ? 'f32' : 'i32';
 }
+/** How a tensor of numbers keeps them. */
+export function dtypeOf({ element }: { readonly element: ElementType }): Dtype {
+  return element === 'f32' ? 'float32' : 'bfloat16';
+}
 /** What a kernel calls a buffer of them. */
 export function bufferOf(dtype: Dtype): 'f32*' | 'i32*' {
   return `${elementOf(dtype)}*`;

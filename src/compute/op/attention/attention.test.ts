@@ -66,7 +66,6 @@ function packed(device: Device, shape: HeadShape, rows: Rows, lengths: readonly 
 function createCache(device: Device, shape: HeadShape, blocks: number, dtype: Dtype = 'float32') {
   const sizes = blockSizes(device.target, shape, dtype);
   const kv = {
-    dtype,
     keys: device.temporary([blocks, sizes.keys], elementOf(dtype)),
     values: device.temporary([blocks, sizes.values], elementOf(dtype)),
   };

@@ -2,7 +2,7 @@
 import { refuse } from '../../../errors.js';
 import type { Context } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
-import type { Dtype } from '../../kernel/bfloat16.js';
+import { dtypeOf } from '../../kernel/bfloat16.js';
 import { type Tensor, viewOf } from '../../tensor.js';
 import {
   attendKernel,
@@ -30,7 +30,6 @@ const SCORES_NEAR = 2 ** 15;
 
 /** Blocks of keys (transposed) and values of one layer. */
 export interface KvBlocks {
-  readonly dtype: Dtype;
   readonly keys: Tensor;
   readonly values: Tensor;
 }
@@ -176,8 +175,8 @@ export function storeKeysValues(
   slots: Tensor,
   into: KvBlocks,
 ): void {
-  const { dtype } = into;
-  storeTransposed(device, shape, qkv, keysAt(shape), slots, into.keys, dtype);
+  storeTransposed(device, shape, qkv, keysAt(shape), slots, into.keys);
+  const dtype = dtypeOf(into.values);
   const rows = device.kernel(`store-rows ${dtype} ${shapeKey(shape)}`, (t) =>
     storeRowsKernel(t, shape, dtype),
   );
@@ -191,8 +190,8 @@ function storeTransposed(
   start: number,
   slots: Tensor,
   blocks: Tensor,
-  dtype: Dtype,
 ): void {
+  const dtype = dtypeOf(blocks);
   const key = `store-transposed ${dtype} ${shapeKey(shape)} from ${start}`;
   const kernel = device.kernel(key, (t) => storeTransposedKernel(t, shape, start, dtype));
   device.launch(kernel, slots.size, [qkv, slots, blocks], [], 64);
@@ -206,10 +205,11 @@ export function attend(
   device: Device,
   shape: HeadShape,
   qkv: Tensor,
-  { dtype, keys, values }: KvBlocks,
+  { keys, values }: KvBlocks,
   plan: AttentionPlan,
 ): { out: Tensor; lse: Tensor } {
   const { heads, headDim } = shape;
+  const dtype = dtypeOf(keys);
   const rows = plan.slots.size;
   if (qkv.size !== rows * rowWidth(shape))
     throw refuse('bad-kernel', `queries for ${rows} rows`, qkv.shape, 'shapes must fit');
@@ -246,8 +246,7 @@ export function attention(
   plan: PackedPlan,
 ): Tensor {
   const sizes = blockSizes(device.target, shape);
-  const kv: KvBlocks = {
-    dtype: 'float32',
+  const kv = {
     keys: device.temporary([plan.blocks, sizes.keys]),
     values: device.temporary([plan.blocks, sizes.values]),
   };
@@ -261,7 +260,7 @@ export function attention(
     const mark = device.mark();
     // The values are needed transposed now; their own blocks are free for it, and never smaller.
     const transposed = viewOf(kv.values, [plan.blocks, sizes.keys]);
-    storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed, kv.dtype);
+    storeTransposed(device, shape, qkv, valuesAt(shape), plan.slots, transposed);
     const items = plan.sequences.shape[0] * shape.kvHeads;
     const rows = backwardScratch(device.target, shape.headDim);
     const scratch = device.temporary([device.parts(items), rows, plan.scratchStride]);

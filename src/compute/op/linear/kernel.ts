@@ -1,10 +1,8 @@
 // Kernels of the matrix product: packing into panels, and a register-tiled product over packed panels.
 //
-// B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right; as bfloat16, an element
-// has a column of the panel's left half and one of its right. Every path
-// accumulates over k in rising order into one accumulator an element, so a row's result depends neither on the rows
-// beside it nor on how the work was cut.
-
+// B is packed into panels of `panelWidth` columns: [panels, k, panelWidth], zero-padded on the right; as bfloat16, an
+// element has a column of the panel's left half and one of its right. Every path accumulates over k in rising order into
+// one accumulator an element, so a row's result depends neither on the rows beside it nor on how the work was cut.
 import {
   bufferOf,
   type Dtype,
@@ -80,7 +78,7 @@ export function rowBlock(target: TargetInfo): number {
 }
 
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
-export function matmulKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
+export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
   return buildKernel(
     `matmul${suffixOf(dtype)}`,
     target,
@@ -231,10 +229,6 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
               const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
               tiles(b, target, groupRow, groupEnd, false, (row, count) => {
                 const tileStart = b.add(atA, b.sub(row, groupRow));
-                // The next tile is the one beneath, or the group's first at the next panels.
-                const isLast = b.le(groupEnd, b.add(row, rows));
-                const toNext = b.select(isLast, b.sub(groupRow, row), b.int(rows));
-                const nextColumn = b.mul(b.add(panel, b.mul(isLast, panels)), width);
                 matmulTile(b, target, {
                   ...p,
                   row,
@@ -248,8 +242,8 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   meanwhile:
                     meanwhile && count === rows
                       ? (r) => {
-                          const next = b.mul(b.add(r, toNext), p.n);
-                          prefetchNear(b, p.c, b.add(next, nextColumn), panels * width);
+                          const beneath = b.mul(b.add(r, rows), p.n);
+                          prefetchNear(b, p.c, b.add(beneath, b.mul(panel, width)), panels * width);
                           meanwhile();
                         }
                       : undefined,
@@ -269,10 +263,13 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
   );
 }
 
+/** Elements of a page, which lie between the scratch memory of parts: a core reads ahead, and would read another's. */
+const PART_GAP = 1024;
+
 /** Elements of scratch memory that a part of the product by columns takes: a group of rows, and so many panels. */
 export function packedSizes(target: TargetInfo, panels: number): { a: number; b: number } {
   const steps = packedSteps(target);
-  return { a: steps * groupRows(target), b: steps * panels * panelWidth(target) };
+  return { a: steps * groupRows(target) + PART_GAP, b: steps * panels * panelWidth(target) + PART_GAP };
 }
 
 /** Calls body for panels from first to last, as many at once as a tile is wide, then one by one. */
@@ -499,7 +496,7 @@ function packSteps(
  * Packs the transpose of W[n, k] (row distance ldw) into panels of [k, n]; as bfloat16, an element has a column of the
  * panel's left half and one of its right. An item is a panel.
  */
-export function packTransposedKernel(target: TargetInfo, dtype: Dtype = 'float32'): Kernel {
+export function packTransposedKernel(target: TargetInfo, dtype: Dtype): Kernel {
   return buildKernel(
     `pack-transposed${suffixOf(dtype)}`,
     target,

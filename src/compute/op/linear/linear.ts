@@ -2,7 +2,7 @@
 import { refuse } from '../../../errors.js';
 import type { Context, Gradient, Parameter } from '../../autograd.js';
 import type { Device } from '../../device/device.js';
-import { type Dtype, elementOf, perElement } from '../../kernel/bfloat16.js';
+import { type Dtype, dtypeOf, elementOf, perElement } from '../../kernel/bfloat16.js';
 import { matrixShape, type Tensor } from '../../tensor.js';
 import {
   matmulColumnsKernel,
@@ -27,7 +27,6 @@ const PACKED_EACH = 8_000;
 export interface Packed {
   /** [panels, k, a panel's elements]. */
   readonly tensor: Tensor;
-  readonly dtype: Dtype;
   readonly k: number;
   readonly n: number;
 }
@@ -48,10 +47,11 @@ export function matmul(device: Device, { a, b, c, m, lda, add }: MatmulOptions):
   const { k, n } = b;
   if (m > 0 && ((m - 1) * lda + k > a.size || m * n > c.size || (add && m * n > add.size) || k < 1))
     refuseShapes({ m, k, n }, a, c);
+  const dtype = dtypeOf(b.tensor);
   const byPanels = !device.isRecording && m < ROWS_EACH * device.threads;
   const items = byPanels ? Math.ceil(n / panelWidth(device.target)) : m;
   device.launch(
-    device.kernel(`matmul ${b.dtype}`, (t) => matmulKernel(t, b.dtype)),
+    device.kernel(`matmul ${dtype}`, (t) => matmulKernel(t, dtype)),
     items,
     [a, b.tensor, c, add ?? c],
     [m, n, k, lda, n, add ? 1 : 0, m <= FEW_ROWS ? 1 : 0, byPanels ? 1 : 0],
@@ -118,7 +118,7 @@ export function pack(device: Device, source: Tensor, k: number, n: number, into?
   const tensor = into ?? device.temporary(packedShape(device, k, n, 'float32'));
   const grain = Math.ceil(PACKED_EACH / n);
   device.launch(device.kernel('pack', packKernel), k, [source, tensor], [n, k, n], grain);
-  return { tensor, dtype: 'float32', k, n };
+  return { tensor, k, n };
 }
 
 /** The same of the transpose of source[n, k]. */
@@ -134,7 +134,7 @@ export function packTransposed(
   const kernel = device.kernel(`pack-transposed ${dtype}`, (t) => packTransposedKernel(t, dtype));
   const panels = tensor.shape[0];
   device.launch(kernel, panels, [source, tensor], [n, k, k], Math.ceil((PACKED_EACH * panels) / (k * n)));
-  return { tensor, dtype, k, n };
+  return { tensor, k, n };
 }
 
 /** The parameter's packed copy, made anew only after its value changed; `transposed` is the one of the forward pass. */
@@ -156,7 +156,7 @@ export function packedWeight(device: Device, w: Parameter, transposed: boolean):
     else pack(device, w.value, k, n, tensor);
     held.version = w.version;
   }
-  return { tensor, dtype, k, n };
+  return { tensor, k, n };
 }
 
 /** y[rows, out] = x[rows, in] W^T with W[out, in], or residual + x W^T; the shapes fit. */

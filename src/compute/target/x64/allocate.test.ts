@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { x64Runner } from '../../../../test/support/x64-runner.js';
+import { dtypes } from '../../kernel/bfloat16.js';
 import { buildKernel } from '../../kernel/builder.js';
 import { interpret } from '../../kernel/interpreter.js';
 import type { Kernel } from '../../kernel/ir.js';
@@ -37,8 +38,11 @@ test("the matrix products' loops of several rows find all they read in registers
   for (const instructions of ['avx2', 'avx512'] as const) {
     // Where panels are asked for ahead, the first tile needs more pointers than there are registers.
     const streaming = { ...X64_TARGETS[instructions], streams: true };
-    for (const build of [matmulKernel, matmulColumnsKernel])
-      assert.equal(loadsBeside(build(streaming), 8), 0, `${instructions}, ${build.name}`);
+    const kernels = [
+      ...dtypes.map((dtype) => matmulKernel(streaming, dtype)),
+      matmulColumnsKernel(streaming),
+    ];
+    for (const kernel of kernels) assert.equal(loadsBeside(kernel, 8), 0, `${instructions}, ${kernel.name}`);
   }
 });
 
