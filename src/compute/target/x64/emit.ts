@@ -31,7 +31,12 @@ const RDX = 2;
 const ARGUMENTS = 7;
 /** rbx, rbp, r12 to r15: a function gives them back as they were. */
 const KEPT: readonly Register[] = [3, 5, 12, 13, 14, 15];
-const LOOP_ALIGNMENT = 32;
+/**
+ * Bytes of code that a processor keeps decoded together. Loops begin with a new line; and no jump, with the comparison that
+ * is one with it, crosses or ends one: Intel's processors of the Skylake family decode such a line anew each time (erratum
+ * SKX102, "Jump Conditional Code").
+ */
+const LINE = 32;
 /** With AVX-512, the mask register that carries lanes from one instruction to the next. */
 const LANES = 1;
 
@@ -42,6 +47,11 @@ export interface Emitted {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** How many of the bytes are instructions. */
   readonly codeSize: number;
+}
+
+/** Bytes of a jump: an opcode of one or two and a distance of four. */
+function jumpBytes({ condition }: Extract<Machine, { op: 'jump' }>): number {
+  return condition === undefined ? 5 : 6;
 }
 
 /** The function `void run(arguments)`. */
@@ -81,7 +91,15 @@ class Emitter {
       const at = locations[v];
       if (at && 'register' in at) this.#loadArgument(at.register, parameter);
     }
-    for (const m of this.#code.instructions) this.#withSpills(m);
+    this.#code.instructions.forEach((m, i, { [i - 1]: before, [i + 1]: next }) => {
+      const compares = m.op === 'compare' && next?.op === 'jump';
+      const write = () => this.#withSpills(m);
+      if (compares) asm.together(LINE, jumpBytes(next), write);
+      else {
+        if (m.op === 'jump' && before?.op !== 'compare') asm.together(LINE, jumpBytes(m), () => {});
+        write();
+      }
+    });
     if (slots > 0) this.#immediate(0, RSP, this.#slotBytes * slots, true);
     for (const r of [...kept].reverse()) asm.pop(r);
     asm.zeroUpper();
@@ -317,7 +335,7 @@ class Emitter {
         asm.place(this.#labels[m.name]);
         return;
       case 'loopBegin':
-        asm.align(LOOP_ALIGNMENT);
+        asm.align(LINE);
         return;
       case 'loopEnd':
         return;

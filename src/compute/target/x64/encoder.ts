@@ -141,6 +141,19 @@ export class Assembler {
     }
   }
 
+  /**
+   * Writes an instruction and keeps it in one line of `boundary` bytes with the `after` bytes that follow it, none of them
+   * the line's last. The instruction must not use a constant or a label.
+   */
+  together(boundary: number, after: number, write: () => void): void {
+    const start = this.size;
+    write();
+    if ((start % boundary) + (this.size - start) + after < boundary) return;
+    this.#bytes.length = start;
+    this.align(boundary);
+    write();
+  }
+
   push(register: Register): void {
     if (register > 7) this.bytes(0x41);
     this.bytes(0x50 | (register & 7));
