@@ -55,11 +55,11 @@ export function panelWidth(target: TargetInfo): number {
   return PANEL_VECTORS * target.lanes;
 }
 /**
- * Steps of k between reloads of the accumulators. A tile's part of B, at most 16 KiB, stays in the first-level cache; that of
- * a wide tile, 64 KiB, in the second-level cache, which is fast enough for it.
+ * Most steps of k between reloads of the accumulators. A tile's part of B, at most 16 KiB, stays in the first-level cache;
+ * that of a wide tile, at most 176 KiB, in the second-level cache, which is fast enough for it.
  */
 function kBlock(target: TargetInfo): number {
-  return isWide(target) ? 256 : Math.min(512, 4096 / panelWidth(target));
+  return isWide(target) ? 704 : Math.min(512, 4096 / panelWidth(target));
 }
 /** Steps of k that are packed at once: a strip's panels, at most 16 KiB, and a group of rows fit the first-level cache. */
 function packedSteps(target: TargetInfo): number {
@@ -74,7 +74,7 @@ function groupRows(target: TargetInfo): number {
 /** Rows that share a panel: their part of A, with a block of k, stays in the second-level cache. */
 export function rowBlock(target: TargetInfo): number {
   const rows = tileRows(target);
-  return rows * Math.round((isWide(target) ? 288 : 96) / rows);
+  return rows * Math.round((isWide(target) ? 192 : 96) / rows);
 }
 
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
@@ -109,8 +109,11 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
       const lastRow = b.select(p.byPanels, p.m, b.min(p.m, b.end));
       const firstPanel = b.select(p.byPanels, b.begin, b.int(0));
       const lastPanel = b.select(p.byPanels, b.end, b.div(b.add(p.n, width - 1), width));
-      // At least 1, which only proves that no index below is negative.
-      const kChunk = b.max(1, b.select(p.wholeK, p.k, b.int(kBlock(target))));
+      // Blocks of one size, so that none is short. At least 1, which only proves that no index below is negative.
+      const kBlocks = b.max(1, b.div(b.add(p.k, kBlock(target) - 1), kBlock(target)));
+      const steps = b.div(b.add(p.k, b.sub(kBlocks, 1)), kBlocks);
+      const stretch = askingStretch(b, tileRows(target), steps);
+      const kChunk = b.max(1, b.select(p.wholeK, p.k, steps));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
       const across = width / perElement(dtype);
       const panelSize = b.mul(p.k, across);
@@ -146,13 +149,14 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
                   panels: p.b,
                   panelStarts,
                   begin: k0,
-                  end: b.min(p.k, b.add(k0, kBlock(target))),
+                  end: b.min(chunkEnd, b.add(k0, kBlock(target))),
                   continues,
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
-                  most: kBlock(target),
                   meanwhile:
-                    first || !isWide(target) ? undefined : (r) => askAround(r, panel, panels, continues),
+                    first || !isWide(target)
+                      ? undefined
+                      : { stretch, ask: (r) => askAround(r, panel, panels, continues) },
                 });
               }),
             );
@@ -217,7 +221,15 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
             const askB = asker(b, { ...partOfB, from: b.add(fromB, b.mul(p.n, most)) }, nextSteps);
             return () => askA(askB);
           };
-          const meanwhile = target.prefetches ? askNext() : undefined;
+          const next = target.prefetches ? askNext() : undefined;
+          const ask = next
+            ? (row: I32, panel: I32, panels: number) => {
+                const beneath = b.mul(b.add(row, rows), p.n);
+                prefetchNear(b, p.c, b.add(beneath, b.mul(panel, width)), panels * width);
+                next();
+              }
+            : undefined;
+          const stretch = askingStretch(b, rows, b.int(most));
           b.loop(blockStart, blockEnd, group, (groupRow) => {
             const groupEnd = b.min(blockEnd, b.add(groupRow, group));
             // Packed right before they are multiplied with all panels: so they are in the first-level cache.
@@ -238,15 +250,8 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   panelStarts: rowsFrom(b, panelStart, b.int(panelSize), panels),
                   begin: b.int(0),
                   end: steps,
-                  most,
                   meanwhile:
-                    meanwhile && count === rows
-                      ? (r) => {
-                          const beneath = b.mul(b.add(r, rows), p.n);
-                          prefetchNear(b, p.c, b.add(beneath, b.mul(panel, width)), panels * width);
-                          meanwhile();
-                        }
-                      : undefined,
+                    ask && count === rows ? { stretch, ask: (r) => ask(r, panel, panels) } : undefined,
                   continues: b.or(p.add, b.lt(0, k0)),
                   elements: (k) => {
                     const from = b.add(tileStart, b.mul(k, group));
@@ -347,10 +352,17 @@ interface Tile {
   elements: (k: I32) => (r: number) => F32;
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
-  /** Most steps of k. */
-  most: number;
-  /** Asks for what is needed later; called for each row of the tile, between steps of k: all at once would hold them up. */
-  meanwhile?: (row: I32) => void;
+  /**
+   * Asks for what is needed later; called for some rows of the tile after every stretch of steps of k: all at once would
+   * hold them up.
+   */
+  meanwhile?: { readonly stretch: I32; readonly ask: (row: I32) => void };
+}
+
+/** Steps of k between asks for ROWS_ASKED rows, where all rows of a tile are asked for in so many steps. */
+function askingStretch(b: Builder, rows: number, steps: I32): I32 {
+  const unrolled = 4 * Math.ceil(rows / ROWS_ASKED);
+  return b.mul(4, b.div(b.add(steps, unrolled - 1), unrolled));
 }
 
 function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
@@ -405,11 +417,11 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   };
   const { meanwhile } = t;
   if (meanwhile) {
+    const { stretch, ask } = meanwhile;
     const stretches = Math.ceil(t.count / ROWS_ASKED);
-    const stretch = 4 * Math.ceil(t.most / stretches / 4);
     b.loop(0, stretches, 1, (i) => {
       const row = b.add(t.row, b.mul(i, ROWS_ASKED));
-      for (let r = 0; r < ROWS_ASKED; r++) meanwhile(b.add(row, r));
+      for (let r = 0; r < ROWS_ASKED; r++) ask(b.add(row, r));
       const from = b.add(t.begin, b.mul(i, stretch));
       const until = b.select(b.lt(i, stretches - 1), b.min(t.end, b.add(from, stretch)), t.end);
       b.loop(from, until, 1, step);

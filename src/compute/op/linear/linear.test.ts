@@ -92,7 +92,7 @@ for (const layout of ['rows', 'columns'] as const)
 for (const layout of ['rows', 'columns'] as const)
   test(`product of A by ${layout} past the blocks of rows, columns and k`, () => {
     const threaded = devices.filter(({ name }) => name.includes('threads'));
-    for (const k of [511, 512, 513, 1025])
+    for (const k of [511, 512, 513, 704, 705, 1025])
       for (const accumulate of [false, true])
         for (const m of [7, 25])
           check({ m, k, n: 19, layout, accumulate, gap: 1, transposed: accumulate }, threaded);
@@ -100,7 +100,8 @@ for (const layout of ['rows', 'columns'] as const)
     for (const block of blocks)
       for (const m of [block - 1, block, block + 1, 2 * block + 3])
         check({ m, k: 20, n: 37, layout, accumulate: false, gap: 0, transposed: false }, threaded);
-    check({ m: 301, k: 530, n: 70, layout, accumulate: true, gap: 0, transposed: false }, threaded);
+    for (const k of [530, 709, 1030])
+      check({ m: 301, k, n: 70, layout, accumulate: true, gap: 0, transposed: false }, threaded);
     check({ m: 2, k: 20, n: 1000, layout, accumulate: false, gap: 0, transposed: true }, threaded);
   });
 
@@ -117,7 +118,7 @@ test('product of A by columns in several parts, past the rows that are packed at
 
 test('tiles of two panels, one panel after them, and more than a block of k: every device', () => {
   for (const layout of ['rows', 'columns'] as const)
-    check({ m: 13, k: 530, n: 97, layout, accumulate: true, gap: 0, transposed: false }, devices);
+    check({ m: 13, k: 720, n: 97, layout, accumulate: true, gap: 0, transposed: false }, devices);
 });
 
 test('a row of a product is the same alone and among others', () => {
