@@ -1,23 +1,37 @@
-// Every kernel in use, and random ones, decode to valid instructions from the first byte to the last.
+// Every kernel in use, and random ones, decode to valid instructions from the first byte to the last, with jumps where the
+// processor keeps them decoded.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Code, Decoder, DecoderOptions } from 'iced-x86';
+import { Code, Decoder, DecoderOptions, FlowControl, Mnemonic } from 'iced-x86';
 import { randomKernel } from '../../test/support/random-kernel.js';
 import type { Kernel } from '../compute/kernel/ir.js';
 import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
 import { whyNotX64 } from '../compute/target/x64/detect.js';
 import { disassemble, kernelsInUse } from './bench-disassemble.js';
 
-/** Instructions of the kernel's code; fails at one that is none, or that goes past the code's end. */
+/**
+ * Instructions of the kernel's code; fails at one that is none, or that goes past the code's end, and at a jump that, with
+ * the comparison before it, crosses or ends a line of 32 bytes.
+ */
 function decode(kernel: Kernel): number {
   const { bytes, codeSize } = compileX64(kernel);
   const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
   let count = 0;
   let last: Code = Code.INVALID;
+  let compared = -1;
   while (decoder.canDecode) {
     const instruction = decoder.decode();
     assert.ok(!instruction.isInvalid, `${kernel.name}: no instruction at ${instruction.ip}`);
     last = instruction.code;
+    const [at, next] = [Number(instruction.ip), Number(instruction.nextIP)];
+    const jumps = [FlowControl.ConditionalBranch, FlowControl.UnconditionalBranch];
+    if (jumps.includes(instruction.flowControl))
+      assert.equal(
+        (compared < 0 ? at : compared) >> 5,
+        next >> 5,
+        `${kernel.name}: a jump at ${at} in one line`,
+      );
+    compared = instruction.mnemonic === Mnemonic.Cmp ? at : -1;
     instruction.free();
     count++;
   }

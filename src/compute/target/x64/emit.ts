@@ -31,12 +31,6 @@ const RDX = 2;
 const ARGUMENTS = 7;
 /** rbx, rbp, r12 to r15: a function gives them back as they were. */
 const KEPT: readonly Register[] = [3, 5, 12, 13, 14, 15];
-/**
- * Bytes of code that a processor keeps decoded together. Loops begin with a new line; and no jump, with the comparison that
- * is one with it, crosses or ends one: Intel's processors of the Skylake family decode such a line anew each time (erratum
- * SKX102, "Jump Conditional Code").
- */
-const LINE = 32;
 /** With AVX-512, the mask register that carries lanes from one instruction to the next. */
 const LANES = 1;
 
@@ -47,11 +41,6 @@ export interface Emitted {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** How many of the bytes are instructions. */
   readonly codeSize: number;
-}
-
-/** Bytes of a jump: an opcode of one or two and a distance of four. */
-function jumpBytes({ condition }: Extract<Machine, { op: 'jump' }>): number {
-  return condition === undefined ? 5 : 6;
 }
 
 /** The function `void run(arguments)`. */
@@ -91,15 +80,7 @@ class Emitter {
       const at = locations[v];
       if (at && 'register' in at) this.#loadArgument(at.register, parameter);
     }
-    this.#code.instructions.forEach((m, i, { [i - 1]: before, [i + 1]: next }) => {
-      const compares = m.op === 'compare' && next?.op === 'jump';
-      const write = () => this.#withSpills(m);
-      if (compares) asm.together(LINE, jumpBytes(next), write);
-      else {
-        if (m.op === 'jump' && before?.op !== 'compare') asm.together(LINE, jumpBytes(m), () => {});
-        write();
-      }
-    });
+    for (const m of this.#code.instructions) this.#withSpills(m);
     if (slots > 0) this.#immediate(0, RSP, this.#slotBytes * slots, true);
     for (const r of [...kept].reverse()) asm.pop(r);
     asm.zeroUpper();
@@ -305,8 +286,10 @@ class Emitter {
         asm.general([0x8b], at(m.dst), m.op === 'div' ? RAX : RDX);
         return;
       case 'compare':
-        if (typeof m.b === 'number') asm.general([0x3b], at(m.a), this.#where(m.b));
-        else this.#immediate(7, at(m.a), m.b.immediate, false);
+        asm.comparison(() => {
+          if (typeof m.b === 'number') asm.general([0x3b], at(m.a), this.#where(m.b));
+          else this.#immediate(7, at(m.a), m.b.immediate, false);
+        });
         return;
       case 'truth':
         asm.general([0x0f, 0x90 | m.condition], 0, RAX);
@@ -335,7 +318,7 @@ class Emitter {
         asm.place(this.#labels[m.name]);
         return;
       case 'loopBegin':
-        asm.align(LINE);
+        asm.align();
         return;
       case 'loopEnd':
         return;

@@ -28,6 +28,12 @@ export type Prefix = 0 | 0x66 | 0xf3 | 0xf2;
 export type OpcodeMap = 1 | 2 | 3;
 
 const PREFIXES: readonly Prefix[] = [0, 0x66, 0xf3, 0xf2];
+/**
+ * Bytes of code that a processor keeps decoded together. Loops begin with a new line; and no jump, with the comparison that
+ * is one with it, crosses or ends one: Intel's processors of the Skylake family decode such a line anew each time (erratum
+ * SKX102, "Jump Conditional Code").
+ */
+const LINE = 32;
 export const RSP = 4;
 export const RBP = 5;
 
@@ -74,6 +80,8 @@ export class Assembler {
   readonly #constantUses: { at: number; next: number; constant: number }[] = [];
   readonly #constants: Uint8Array[] = [];
   readonly #constantNumbers = new Map<string, number>();
+  /** Where the comparison that was written last starts and ends. */
+  #comparison = { start: -1, end: -1 };
 
   constructor(lanes: number) {
     this.lanes = lanes;
@@ -112,7 +120,16 @@ export class Assembler {
     for (const from of label.from) this.#patch(from, label.at - (from + 4));
   }
 
+  /** Writes a comparison of general registers, which a jump right behind it belongs to. */
+  comparison(write: () => void): void {
+    const start = this.size;
+    write();
+    this.#comparison = { start, end: this.size };
+  }
+
   jump(label: Label, condition?: Condition): void {
+    const { start, end } = this.#comparison;
+    this.#keepInLine(end === this.size ? start : this.size, condition === undefined ? 5 : 6);
     if (condition === undefined) this.bytes(0xe9);
     else this.bytes(0x0f, 0x80 | condition);
     if (label.at < 0) {
@@ -121,8 +138,16 @@ export class Assembler {
     } else this.int32(label.at - (this.size + 4));
   }
 
-  /** Fills with no-operations up to a multiple of `boundary`, so that a loop's head lies in as few lines as it can. */
-  align(boundary: number): void {
+  /** Moves what was written from `start` on to the next line, where it and `more` bytes would cross or end this one. */
+  #keepInLine(start: number, more: number): void {
+    if ((start % LINE) + (this.size - start) + more < LINE) return;
+    const moved = this.#bytes.splice(start);
+    this.align();
+    this.bytes(...moved);
+  }
+
+  /** Fills with no-operations up to the next line. */
+  align(): void {
     const nops = [
       [0x90],
       [0x66, 0x90],
@@ -133,25 +158,12 @@ export class Assembler {
       [0x0f, 0x1f, 0x80, 0, 0, 0, 0],
       [0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
     ];
-    let missing = (boundary - (this.size % boundary)) % boundary;
+    let missing = (LINE - (this.size % LINE)) % LINE;
     while (missing > 0) {
       const n = Math.min(missing, nops.length);
       this.bytes(...nops[n - 1]);
       missing -= n;
     }
-  }
-
-  /**
-   * Writes an instruction and keeps it in one line of `boundary` bytes with the `after` bytes that follow it, none of them
-   * the line's last. The instruction must not use a constant or a label.
-   */
-  together(boundary: number, after: number, write: () => void): void {
-    const start = this.size;
-    write();
-    if ((start % boundary) + (this.size - start) + after < boundary) return;
-    this.#bytes.length = start;
-    this.align(boundary);
-    write();
   }
 
   push(register: Register): void {
