@@ -9,6 +9,8 @@ import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
 import { whyNotX64 } from '../compute/target/x64/detect.js';
 import { disassemble, kernelsInUse } from './bench-disassemble.js';
 
+const JUMPS = [FlowControl.ConditionalBranch, FlowControl.UnconditionalBranch];
+
 /**
  * Instructions of the kernel's code; fails at one that is none, or that goes past the code's end, and at a jump that, with
  * the comparison before it, crosses or ends a line of 32 bytes.
@@ -24,8 +26,7 @@ function decode(kernel: Kernel): number {
     assert.ok(!instruction.isInvalid, `${kernel.name}: no instruction at ${instruction.ip}`);
     last = instruction.code;
     const [at, next] = [Number(instruction.ip), Number(instruction.nextIP)];
-    const jumps = [FlowControl.ConditionalBranch, FlowControl.UnconditionalBranch];
-    if (jumps.includes(instruction.flowControl))
+    if (JUMPS.includes(instruction.flowControl))
       assert.equal(
         (compared < 0 ? at : compared) >> 5,
         next >> 5,

@@ -117,6 +117,8 @@ export class Assembler {
 
   place(label: Label): void {
     label.at = this.size;
+    // What is before a label must not move any more.
+    this.#comparison = { start: -1, end: -1 };
     for (const from of label.from) this.#patch(from, label.at - (from + 4));
   }
 
