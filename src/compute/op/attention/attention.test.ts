@@ -169,6 +169,47 @@ test('two sequences that share the blocks of a prefix see it as their own', () =
   }
 });
 
+// As decoding does: enough rows that each takes all its heads, whose groups leave a rest of those taken at once.
+for (const shape of [
+  { heads: 4, kvHeads: 4, headDim: 32 },
+  { heads: 10, kvHeads: 2, headDim: 20 },
+  { heads: 7, kvHeads: 1, headDim: 66 },
+])
+  for (const dtype of dtypes)
+    test(`the last rows of many sequences at once, ${shape.heads}/${shape.kvHeads} heads of ${shape.headDim}, ${dtype}`, () => {
+      const width = shape.heads * shape.headDim;
+      for (const { name, device } of devices) {
+        const mark = device.mark();
+        const lengths = Array.from({ length: 4 * device.threads + 1 }, (_, i) => 1 + ((11 * i) % 37));
+        const sequences = lengths.map((n, i) => makeRows(shape, n, 60 + 3 * i));
+        const tables = lengths.map((_, i) => [3 * i + 2, 3 * i, 3 * i + 1]);
+        const cache = createCache(device, shape, 3 * lengths.length, dtype);
+        const before = lengths.flatMap((n, i) => (n > 1 ? [{ i, rows: n - 1 }] : []));
+        let firstRow = 0;
+        cache.feed(
+          join(before.map(({ i, rows }) => slice(shape, sequences[i], 0, rows))),
+          before.map(({ i, rows }) => {
+            firstRow += rows;
+            return { firstRow: firstRow - rows, rows, position: 0, table: tables[i] };
+          }),
+        );
+        const last = cache.feed(
+          join(lengths.map((n, i) => slice(shape, sequences[i], n - 1, n))),
+          lengths.map((n, i) => ({ firstRow: i, rows: 1, position: n - 1, table: tables[i] })),
+        );
+        lengths.forEach((n, i) => {
+          const rows = dtype === 'float32' ? sequences[i] : rounded(sequences[i]);
+          const whole = packed(device, shape, rows, [n]);
+          assert.deepEqual(
+            last.slice(i * width, (i + 1) * width),
+            whole.slice((n - 1) * width),
+            `${name}, ${n} positions`,
+          );
+        });
+        device.rewind(mark);
+      }
+    });
+
 for (const dtype of dtypes)
   test(`far on in a sequence rows of several tiles together have the bits of single rows, ${dtype}`, () => {
     const shape = { heads: 2, kvHeads: 1, headDim: 10 };

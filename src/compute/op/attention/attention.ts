@@ -219,17 +219,16 @@ export function attend(
     const count = which.shape[0];
     if (count === 0) continue;
     const tileRows = tile.rows * tile.tiles;
-    const kernel = device.kernel(`attend ${tileRows} ${dtype} ${shapeKey(shape)}`, (t) =>
-      attendKernel(t, shape, tile, dtype),
-    );
     const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
+    const key = `attend ${tileRows} ${span} ${dtype} ${shapeKey(shape)}`;
+    const kernel = device.kernel(key, (t) => attendKernel(t, shape, { ...tile, span }, dtype));
     const mark = device.mark();
     const items = (count * heads) / span;
     const grain = Math.ceil(4 / (span * tile.tiles));
     const scratch = device.temporary([device.parts(items, grain), span, tileRows, plan.scratchStride]);
     const buffers = [qkv, keys, values, which, plan.tables, out, lse, scratch];
-    const scalars = [plan.scratchStride, span, 1 / Math.sqrt(headDim)];
+    const scalars = [plan.scratchStride, 1 / Math.sqrt(headDim)];
     device.launch(kernel, items, buffers, scalars, grain);
     device.rewind(mark);
   }

@@ -21,7 +21,7 @@ import {
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
 import { exp, log } from '../../kernel/math.js';
-import { prefetchAll, prefetchNear, ROWS_AHEAD } from '../prefetch.js';
+import { LINE, prefetchNear, ROWS_AHEAD } from '../prefetch.js';
 import { BLOCK, type HeadShape, keysAt, rowWidth, valueStride, valuesAt } from './layout.js';
 
 /** Queries in a tile, largest first: with twice the registers there is one of twice the rows. */
@@ -58,6 +58,15 @@ export const SEQUENCE_WORDS = 3;
 function tileVectors(rows: number): number {
   return rows === 1 ? 4 : 2;
 }
+
+/** Heads of a single row whose softmax is taken at once. */
+const HEADS_AT_ONCE = 4;
+/** Of a single row's heads that share keys and values, as many are taken at once as leave registers for their sums. */
+function headsSharing({ vectorRegisters }: TargetInfo): number {
+  return vectorRegisters >= 32 ? 4 : 2;
+}
+/** Elements of a head's values that are asked for before they are needed: where a new stretch of memory begins. */
+const FIRST_ASKED = 8 * LINE;
 
 /** The same of the backward pass, whatever the rows. */
 const BACKWARD_VECTORS = 2;
@@ -167,9 +176,11 @@ interface Scores {
   /** Neighbouring blocks, transposed, and where each begins. */
   readonly columns: Numbers;
   readonly blocks: readonly I32[];
-  /** Position of the first key of the first block, and of the tile's first row. */
+  /** Position of the first key of the first block, and of each row. */
   readonly firstKey: I32;
-  readonly position: I32;
+  readonly positions: readonly I32[];
+  /** Where what is read next begins; it is asked for meanwhile. Undefined where nothing is asked for. */
+  readonly next?: I32;
   /** Where each row's numbers begin. */
   readonly scratch: Buffer<'f32'>;
   readonly to: readonly I32[];
@@ -198,6 +209,7 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
         };
       },
       (step) => {
+        if (t.next) prefetchNear(b, t.columns, b.add(t.next, b.mul(step, BLOCK)), vectors * b.lanes);
         const columns = acc[0].map((_, v) => {
           const at = b.add(t.blocks[Math.floor(v / vectors)], b.mul(step, BLOCK));
           return loadNumbers(b, t.columns, at, laneOf(v));
@@ -210,7 +222,7 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
         const lane = BLOCK * Math.floor(v / vectors) + laneOf(v);
         const key = b.add(b.splatInt(b.add(t.firstKey, lane)), b.iota());
         for (let r = 0; r < acc.length; r++) {
-          const seen = masked && b.lt(key, b.splatInt(b.add(t.position, r + 1)));
+          const seen = masked && b.le(key, b.splatInt(t.positions[r]));
           const value = made(acc[r][v].get(), r, lane);
           const stored = seen ? b.select(seen, value, t.hidden) : value;
           b.store(t.scratch, b.add(t.to[r], t.firstKey), stored, undefined, lane);
@@ -218,11 +230,16 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
       }
     };
     b.if(
-      b.lt(t.position, b.add(t.firstKey, many * BLOCK - 1)),
+      b.lt(t.positions[0], b.add(t.firstKey, many * BLOCK - 1)),
       () => put(true),
       () => put(false),
     );
   }
+}
+
+/** What an item of attendKernel is: tiles of one head, or one row and `span` neighbouring heads: 1 or all. */
+export interface AttendShape extends Pick<TileShape, 'rows' | 'tiles'> {
+  readonly span: number;
 }
 
 /**
@@ -236,10 +253,11 @@ function scoreBlocks(b: Builder, t: Scores, made: (product: Vec, r: number, lane
 export function attendKernel(
   target: TargetInfo,
   shape: HeadShape,
-  { rows, tiles }: Pick<TileShape, 'rows' | 'tiles'>,
+  { rows, tiles, span }: AttendShape,
   dtype: Dtype,
 ): Kernel {
   const { heads, kvHeads, headDim } = shape;
+  const perGroup = heads / kvHeads;
   const stride = valueStride(target, headDim, dtype);
   /** Elements of a head's keys in a block, and of its values. */
   const [keysOfHead, valuesOfHead] = [(headDim * BLOCK) / perElement(dtype), stride * BLOCK];
@@ -258,93 +276,90 @@ export function attendKernel(
       scratch: 'f32*',
       /** Scratch elements for a row and head: at least the keys, rounded up to whole blocks. */
       scratchStride: 'i32',
-      /** Heads of an item; divides heads; 1 where a tile has several rows. */
-      span: 'i32',
       scale: 'f32',
     },
     (b, p) => {
       b.items((item) => {
-        const firstHead = b.rem(b.mul(item, p.span), heads);
-        const tileAt = b.mul(b.div(b.mul(item, p.span), heads), TILE_WORDS);
+        const firstHead = b.rem(b.mul(item, span), heads);
+        const tileAt = b.mul(b.div(b.mul(item, span), heads), TILE_WORDS);
         const firstRow = b.loadInt(p.tiles, tileAt);
         const table = b.loadInt(p.tiles, tileAt, 1);
         const position = b.loadInt(p.tiles, tileAt, 2);
         const keys = b.add(position, rows * tiles);
         const blocks = b.div(b.add(keys, BLOCK - 1), BLOCK);
         const blockAt = (i: I32) => b.mul(b.loadInt(p.tables, b.add(table, i)), kvHeads);
-        /** The block after this one; the last has itself. */
-        const nextAt = (block: I32) => blockAt(b.min(b.add(block, 1), b.sub(blocks, 1)));
-        const scale = b.splat(p.scale);
-        /** One tile and one head of the item. */
-        interface Head {
-          readonly kvHead: I32;
-          /** Of the tile's first row. */
-          readonly position: I32;
-          /** Of each row: its place in lse, in qkv and in out, and its scores'. */
-          readonly at: readonly I32[];
-          readonly queryAt: readonly I32[];
-          readonly outAt: readonly I32[];
-          readonly scoreAt: readonly I32[];
-        }
-        const headOf = (h: I32, tile: I32): Head => {
-          const head = b.add(firstHead, h);
-          const before = b.mul(tile, rows);
-          const all = Array.from({ length: rows }, (_, r) => b.add(before, r));
-          const at = all.map((row) => b.add(b.mul(b.add(firstRow, row), heads), head));
-          const scores = b.mul(b.add(b.mul(b.part, p.span), h), rows * tiles);
-          return {
-            kvHead: b.div(head, heads / kvHeads),
-            position: b.add(position, before),
-            at,
-            queryAt: all.map((row) =>
-              b.add(b.mul(b.add(firstRow, row), rowWidth(shape)), b.mul(head, headDim)),
-            ),
-            outAt: at.map((i) => b.mul(i, headDim)),
-            scoreAt: all.map((row) => b.mul(b.add(scores, row), p.scratchStride)),
-          };
-        };
-        const eachHead = (body: (head: Head) => void) =>
-          b.loop(0, p.span, 1, (h) => body(headOf(h, b.int(0))));
         const headIn = (block: I32, kvHead: I32, size: number) =>
           b.add(b.mul(block, size), b.mul(kvHead, size));
+        const scale = b.splat(p.scale);
+        /** A row and head of the item. */
+        interface Member {
+          readonly kvHead: I32;
+          readonly position: I32;
+          /** Its place in lse, in qkv and in out, and its scores'. */
+          readonly at: I32;
+          readonly queryAt: I32;
+          readonly outAt: I32;
+          readonly scoreAt: I32;
+        }
+        /** What is taken at once: a tile's rows, or heads of the one row. */
+        type Members = readonly Member[];
+        const memberOf = (h: I32, before: I32): Member => {
+          const head = b.add(firstHead, h);
+          const row = b.add(firstRow, before);
+          const at = b.add(b.mul(row, heads), head);
+          const scores = b.add(b.mul(b.add(b.mul(b.part, span), h), rows * tiles), before);
+          return {
+            kvHead: b.div(head, perGroup),
+            position: b.add(position, before),
+            at,
+            queryAt: b.add(b.mul(row, rowWidth(shape)), b.mul(head, headDim)),
+            outAt: b.mul(at, headDim),
+            scoreAt: b.mul(scores, p.scratchStride),
+          };
+        };
 
-        /** Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. */
-        const score = (block: I32, many: number, { kvHead, position, queryAt, scoreAt }: Head) => {
+        /**
+         * Stores the scores of `many` neighbouring blocks, those past a row's own position as -Infinity. Members have the
+         * same keys and values, here and in mix.
+         */
+        const score = (block: I32, many: number, members: Members, next?: I32) => {
+          const { kvHead } = members[0];
           const scores: Scores = {
             headDim,
             vectors: tileVectors(rows),
             rows: p.qkv,
-            rowAt: queryAt,
+            rowAt: members.map(({ queryAt }) => queryAt),
             columns: p.keys,
             blocks: Array.from({ length: many }, (_, i) =>
               headIn(blockAt(b.add(block, i)), kvHead, keysOfHead),
             ),
             firstKey: b.mul(block, BLOCK),
-            position,
+            positions: members.map(({ position }) => position),
+            next,
             scratch: p.scratch,
-            to: scoreAt,
+            to: members.map(({ scoreAt }) => scoreAt),
             hidden: Number.NEGATIVE_INFINITY,
           };
           scoreBlocks(b, scores, (product) => b.mul(product, scale));
         };
 
-        /** All rows at once, so that none waits for another's last operation. */
-        const softmax = ({ at, scoreAt }: Head) => {
+        /** All members at once, so that none waits for another's last operation. */
+        const softmax = (members: Members) => {
           const eachScore = (body: (scores: readonly Vec[], at: readonly I32[]) => void) =>
             b.loop(0, b.mul(blocks, BLOCK), b.lanes, (i) => {
-              const scoresOf = scoreAt.map((start) => b.add(start, i));
+              const scoresOf = members.map(({ scoreAt }) => b.add(scoreAt, i));
               body(
                 scoresOf.map((of) => b.loadVec(p.scratch, of)),
                 scoresOf,
               );
             });
-          const peaks = at.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
+          const peaks = members.map(() => b.variable<'vec'>(b.splat(Number.NEGATIVE_INFINITY)));
           eachScore((scores) => {
             for (const [r, score] of scores.entries()) peaks[r].set(b.max(peaks[r].get(), score));
           });
           const highest = peaks.map((peak) => b.hmax(peak.get()));
           const wide = highest.map((h) => b.splat(h));
-          const sums = at.map(() => b.variable<'vec'>(b.zero()));
+          const sums = members.map(() => b.variable<'vec'>(b.zero()));
           eachScore((scores, of) => {
             for (const [r, score] of scores.entries()) {
               const e = exp(b, b.sub(score, wide[r]));
@@ -353,93 +368,108 @@ export function attendKernel(
             }
           });
           const totals = sums.map((sum) => b.hsum(sum.get()));
-          for (const [r, total] of totals.entries()) b.store(p.lse, at[r], b.add(highest[r], log(b, total)));
+          for (const [r, total] of totals.entries())
+            b.store(p.lse, members[r].at, b.add(highest[r], log(b, total)));
           const inverses = totals.map((total) => b.splat(b.div(1, total)));
           eachScore((es, of) => {
             for (const [r, e] of es.entries()) b.store(p.scratch, of[r], b.mul(e, inverses[r]));
           });
         };
 
-        /** Adds the probabilities of a block times its values. */
+        /** Elements of the head that a tile goes through the values for at once. */
+        const parts = groups(b.lanes, headDim, tileVectors(rows));
+        /** Adds the probabilities of the blocks in [from, to) times part of their values to what out holds of them. */
         const mix = (
-          block: I32,
-          acc: readonly (readonly Variable<'vec'>[])[],
-          lane: number,
-          { kvHead, scoreAt }: Head,
+          from: I32,
+          to: I32,
+          members: Members,
+          { start, vectors }: (typeof parts)[number],
+          next?: I32,
         ) => {
-          const first = b.mul(block, BLOCK);
-          const valuesOf = headIn(blockAt(block), kvHead, valuesOfHead);
-          product(
-            b,
-            acc,
-            0,
-            b.min(BLOCK, b.sub(keys, first)),
-            (j) => (r) => [b.load(p.scratch, b.add(b.add(scoreAt[r], first), j))],
-            (j) => {
-              const at = b.add(valuesOf, b.mul(j, stride));
-              const vectors: Vec[] = [];
-              while (vectors.length < acc[0].length)
-                vectors.push(
-                  ...loadNumbers(b, p.values, at, (lane + vectors.length * b.lanes) / perElement(dtype)),
-                );
-              return [vectors];
-            },
-          );
+          const { kvHead } = members[0];
+          const outAt = members.map((member) => member.outAt);
+          const acc = accumulators(b, members.length, vectors);
+          if (rows === 1 || tiles > 1)
+            b.if(b.lt(0, from), () => loadSums(b, acc, p.out, outAt, headDim, start));
+          b.loop(from, to, 1, (block) => {
+            const first = b.mul(block, BLOCK);
+            const valuesOf = headIn(blockAt(block), kvHead, valuesOfHead);
+            product(
+              b,
+              acc,
+              0,
+              b.min(BLOCK, b.sub(keys, first)),
+              (j) => (r) => [b.load(p.scratch, b.add(b.add(members[r].scoreAt, first), j))],
+              (j) => {
+                const row = b.mul(j, stride);
+                const lane = start / perElement(dtype);
+                const width = (vectors * b.lanes) / perElement(dtype);
+                if (next) prefetchNear(b, p.values, b.add(b.add(next, lane), row), width);
+                const at = b.add(valuesOf, row);
+                const columns: Vec[] = [];
+                for (let i = 0; i < width; i += b.lanes)
+                  columns.push(...loadNumbers(b, p.values, at, lane + i));
+                return [columns];
+              },
+            );
+          });
+          storeSums(b, acc, p.out, outAt, headDim, start);
         };
+
         if (rows > 1) {
-          const eachTile = (body: (head: Head) => void) =>
-            tiles > 1
-              ? b.loop(0, tiles, 1, (tile) => body(headOf(b.int(0), tile)))
-              : body(headOf(b.int(0), b.int(0)));
+          const tileOf = (tile: I32): Members =>
+            Array.from({ length: rows }, (_, r) => memberOf(b.int(0), b.add(b.mul(tile, rows), r)));
+          const eachTile = (body: (members: Members) => void) =>
+            tiles > 1 ? b.loop(0, tiles, 1, (tile) => body(tileOf(tile))) : body(tileOf(b.int(0)));
           const eachStretch = (body: (from: I32, to: I32) => void) =>
             tiles > 1
               ? b.loop(0, blocks, STRETCH, (from) => body(from, b.min(blocks, b.add(from, STRETCH))))
               : body(b.int(0), blocks);
           eachStretch((from, to) =>
-            eachTile((head) =>
-              eachBlocks(b, from, to, tileVectors(rows), (block, many) => score(block, many, head)),
+            eachTile((members) =>
+              eachBlocks(b, from, to, tileVectors(rows), (block, many) => score(block, many, members)),
             ),
           );
           eachTile(softmax);
-          for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows)))
-            eachStretch((from, to) =>
-              eachTile((head) => {
-                const acc = accumulators(b, rows, vectors);
-                if (tiles > 1) b.if(b.lt(0, from), () => loadSums(b, acc, p.out, head.outAt, headDim, start));
-                b.loop(from, to, 1, (block) => mix(block, acc, start, head));
-                storeSums(b, acc, p.out, head.outAt, headDim, start);
-              }),
-            );
+          for (const part of parts)
+            eachStretch((from, to) => eachTile((members) => mix(from, to, members, part)));
           return;
         }
 
-        const ask = (buffer: Numbers, block: I32, kvHead: I32, size: number) =>
-          prefetchAll(b, buffer, headIn(block, kvHead, size), size);
-        b.loop(0, blocks, 1, (block) => {
-          const next = nextAt(block);
-          eachHead((head) => {
-            ask(p.keys, next, head.kvHead, keysOfHead);
-            score(block, 1, head);
-          });
+        /** Of `count` heads from `first` on, `most` at a time. */
+        const eachHeads = (first: I32, count: number, most: number, body: (members: Members) => void) => {
+          const membersOf = (from: I32, size: number) =>
+            body(Array.from({ length: size }, (_, i) => memberOf(b.add(b.add(first, from), i), b.int(0))));
+          const rest = count % most;
+          if (count >= most) b.loop(0, count - rest, most, (from) => membersOf(from, most));
+          if (rest > 0) membersOf(b.int(count - rest), rest);
+        };
+        const groupSize = Math.min(span, perGroup);
+        /** Heads that share keys and values, some at a time. */
+        const eachSharing = (body: (members: Members) => void) =>
+          b.loop(0, span, groupSize, (first) => eachHeads(first, groupSize, headsSharing(target), body));
+        /** Where the next head's part of a block begins, in the order of memory. */
+        const nextOf = (block: I32, { kvHead }: Member, size: number): I32 | undefined => {
+          if (!target.prefetches) return undefined;
+          const following = span === 1 ? kvHead : b.rem(b.add(kvHead, 1), kvHeads);
+          const turn = span === 1 ? b.int(1) : b.div(b.add(kvHead, 1), kvHeads);
+          return headIn(blockAt(b.min(b.add(block, turn), b.sub(blocks, 1))), following, size);
+        };
+        b.loop(0, blocks, 1, (block) =>
+          eachSharing((members) => score(block, 1, members, nextOf(block, members[0], keysOfHead))),
+        );
+        eachHeads(b.int(0), span, HEADS_AT_ONCE, (members) => {
+          if (target.prefetches)
+            for (const { kvHead } of members)
+              prefetchNear(b, p.values, headIn(blockAt(b.int(0)), kvHead, valuesOfHead), FIRST_ASKED);
+          softmax(members);
         });
-        eachHead((head) => {
-          ask(p.values, blockAt(b.int(0)), head.kvHead, valuesOfHead);
-          softmax(head);
-          for (let lane = 0; lane < headDim; lane += b.lanes)
-            b.store(p.out, head.outAt[0], b.zero(), tailCount(b, headDim, lane), lane);
-        });
-        b.loop(0, blocks, 1, (block) => {
-          const next = nextAt(block);
-          eachHead((head) => {
-            ask(p.values, next, head.kvHead, valuesOfHead);
-            for (const { start, vectors } of groups(b.lanes, headDim, tileVectors(rows))) {
-              const acc = accumulators(b, 1, vectors);
-              loadSums(b, acc, p.out, head.outAt, headDim, start);
-              mix(block, acc, start, head);
-              storeSums(b, acc, p.out, head.outAt, headDim, start);
-            }
-          });
-        });
+        b.loop(0, blocks, 1, (block) =>
+          eachSharing((members) => {
+            const next = nextOf(block, members[0], valuesOfHead);
+            for (const part of parts) mix(block, b.add(block, 1), members, part, next);
+          }),
+        );
       });
     },
   );
@@ -552,7 +582,7 @@ export function attentionBackwardKernel(target: TargetInfo, shape: HeadShape): K
               columns: p.keys,
               blocks: blockAt,
               firstKey: before,
-              position: first,
+              positions: index.map((_, r) => b.add(first, r)),
               scratch: p.scratch,
               to: probabilityAt,
               hidden: 0,
