@@ -219,7 +219,9 @@ export function attend(
     const count = which.shape[0];
     if (count === 0) continue;
     const tileRows = tile.rows * tile.tiles;
-    const whole = tileRows === 1 && count >= 4 * device.threads && heads * plan.scratchStride <= SCORES_NEAR;
+    // Rows of a recording are dealt out to the threads whole; elsewhere a few are, by their heads.
+    const many = device.isRecording || count >= 4 * device.threads;
+    const whole = tileRows === 1 && many && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;
     const key = `attend ${tileRows} ${span} ${dtype} ${shapeKey(shape)}`;
     const kernel = device.kernel(key, (t) => attendKernel(t, shape, { ...tile, span }, dtype));
