@@ -31,11 +31,15 @@ function swigluKernel(target: TargetInfo): Kernel {
 /** x becomes its own gradient. */
 function swigluBackwardKernel(target: TargetInfo): Kernel {
   return buildKernel('swiglu-backward', target, { x: 'f32*', dy: 'f32*', n: 'i32' }, (b, p) => {
+    const ahead = b.mul(p.n, ROWS_AHEAD);
     b.items((row) => {
       const from = b.mul(row, p.n);
       const to = b.mul(from, 2);
       b.vectors(p.n, (i, count) => {
         const at = b.add(to, i);
+        prefetchVector(b, p.x, b.add(at, b.mul(ahead, 2)));
+        prefetchVector(b, p.x, b.add(b.add(at, p.n), b.mul(ahead, 2)));
+        prefetchVector(b, p.dy, b.add(b.add(from, i), ahead));
         const gate = b.loadVec(p.x, at, count);
         const up = b.loadVec(p.x, b.add(at, p.n), count);
         const dy = b.loadVec(p.dy, b.add(from, i), count);
