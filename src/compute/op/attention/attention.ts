@@ -147,21 +147,41 @@ export function fillRows(
   }
 }
 
+/**
+ * The numbers of the sequences in an order of which neighbouring stretches, a thread's each, hold long and short ones
+ * alike: attention's time grows with the square of the length. From the longest to the shortest they go to the stretches
+ * in turn, by the bits of their rank from the last to the first.
+ */
+function dealt(lengths: readonly number[]): number[] {
+  const bits = 32 - Math.clz32(lengths.length);
+  const reversed = (rank: number) => {
+    let place = 0;
+    for (let bit = 0; bit < bits; bit++) place |= ((rank >> bit) & 1) << (bits - 1 - bit);
+    return place;
+  };
+  return lengths
+    .map((_, i) => i)
+    .sort((a, b) => lengths[b] - lengths[a])
+    .map((sequence, rank) => ({ sequence, place: reversed(rank) }))
+    .sort((a, b) => a.place - b.place)
+    .map(({ sequence }) => sequence);
+}
+
 /** A plan for whole sequences of these lengths, packed one after another. */
 export function planPacked(device: Device, lengths: readonly number[]): PackedPlan {
   const spans: Span[] = [];
-  const sequences: number[] = [];
   let firstRow = 0;
   let blocks = 0;
   for (const rows of lengths) {
     const count = Math.ceil(rows / BLOCK);
     spans.push({ firstRow, rows, position: 0, table: Array.from({ length: count }, (_, i) => blocks + i) });
-    sequences.push(firstRow, rows, blocks);
     firstRow += rows;
     blocks += count;
   }
+  const inTurn = dealt(lengths).map((i) => spans[i]);
+  const sequences = inTurn.flatMap(({ firstRow, rows, table }) => [firstRow, rows, table[0]]);
   return {
-    ...planAttention(device, spans),
+    ...planAttention(device, inTurn),
     blocks,
     sequences: device.upload(sequences, 'i32', [lengths.length, SEQUENCE_WORDS]),
   };
