@@ -12,7 +12,8 @@ export async function kernelsInUse(instructions: X64): Promise<Kernel[]> {
   const interpret = x64Target(instructions);
   const device = createDevice({ target: 'interpreter', threads: 1, interpret });
   try {
-    withTraining(device, 16, { batch: 1, sequence: 5 }, (step) => step());
+    // One tile of each size.
+    withTraining(device, 16, { batch: 1, sequence: 8 + 4 + 1 }, (step) => step());
     for (const dtype of ['float32', 'bfloat16'] as const)
       withDecoding(device, 16, { batch: 2, tokens: 2, dtype }, (round) => round());
     return device.compiled();
