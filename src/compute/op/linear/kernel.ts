@@ -387,16 +387,17 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   };
   const start = (from: Buffer<'f32'>, at: readonly I32[]) =>
     atEdge((count) => each((r, v) => acc[r][v].set(b.loadVec(from, at[r], count(v), v * lanes))));
+  /** The same, and asks for what the tile beneath starts with. */
+  const startAsking = (from: Buffer<'f32'>, at: readonly I32[], distance: I32) => {
+    start(from, at);
+    const below = b.mul(distance, tileRows(target));
+    if (!t.meanwhile) for (const row of at) prefetchNear(b, from, b.add(row, below), tileVectors * lanes);
+  };
   const { d, ldd } = t;
   if (d && ldd) {
     const plus = () =>
-      b.if(t.add, () => {
-        const dAt = rowsFrom(b, b.add(b.mul(t.row, ldd), t.column), ldd, t.count);
-        start(d, dAt);
-        const below = b.mul(ldd, tileRows(target));
-        if (!t.meanwhile) for (const at of dAt) prefetchNear(b, d, b.add(at, below), tileVectors * lanes);
-      });
-    b.if(t.continues, () => start(t.c, cAt), plus);
+      b.if(t.add, () => startAsking(d, rowsFrom(b, b.add(b.mul(t.row, ldd), t.column), ldd, t.count), ldd));
+    b.if(t.continues, () => startAsking(t.c, cAt, t.n), plus);
   } else b.if(t.continues, () => start(t.c, cAt));
   // One step of k at a time and the last row first, on purpose: V8 before 13 (Node 20 and 22) otherwise moves every load
   // before the sums, which then do not fit the registers (half the speed). Later versions do as well either way.
