@@ -29,7 +29,7 @@ const PANEL_VECTORS = 2;
 /** Steps of k that a panel is asked for before it is read, where the processor does not do so by itself. */
 const AHEAD = 64;
 /** Elements asked for at once of what is packed next. */
-const ASKED = 64;
+const ASKED = 128;
 /** Rows of a tile for which is asked at once, between steps of k: one by one costs more stretches of steps. */
 const ROWS_ASKED = 2;
 /**
@@ -223,10 +223,10 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
           };
           const next = target.prefetches ? askNext() : undefined;
           const ask = next
-            ? (row: I32, panel: I32, panels: number) => {
+            ? (row: I32, i: number, panel: I32, panels: number) => {
                 const beneath = b.mul(b.add(row, rows), p.n);
                 prefetchNear(b, p.c, b.add(beneath, b.mul(panel, width)), panels * width);
-                next();
+                if (i === 0) next();
               }
             : undefined;
           const stretch = askingStretch(b, rows, b.int(most));
@@ -251,7 +251,7 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                   begin: b.int(0),
                   end: steps,
                   meanwhile:
-                    ask && count === rows ? { stretch, ask: (r) => ask(r, panel, panels) } : undefined,
+                    ask && count === rows ? { stretch, ask: (r, i) => ask(r, i, panel, panels) } : undefined,
                   continues: b.or(p.add, b.lt(0, k0)),
                   elements: (k) => {
                     const from = b.add(tileStart, b.mul(k, group));
@@ -353,10 +353,10 @@ interface Tile {
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
   /**
-   * Asks for what is needed later; called for some rows of the tile after every stretch of steps of k: all at once would
-   * hold them up.
+   * Asks for what is needed later; called for ROWS_ASKED rows of the tile, counted by i, before every stretch of steps of
+   * k: all at once would hold them up.
    */
-  meanwhile?: { readonly stretch: I32; readonly ask: (row: I32) => void };
+  meanwhile?: { readonly stretch: I32; readonly ask: (row: I32, i: number) => void };
 }
 
 /** Steps of k between asks for ROWS_ASKED rows, where all rows of a tile are asked for in so many steps. */
@@ -422,7 +422,7 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
     const stretches = Math.ceil(t.count / ROWS_ASKED);
     b.loop(0, stretches, 1, (i) => {
       const row = b.add(t.row, b.mul(i, ROWS_ASKED));
-      for (let r = 0; r < ROWS_ASKED; r++) ask(b.add(row, r));
+      for (let r = 0; r < ROWS_ASKED; r++) ask(b.add(row, r), r);
       const from = b.add(t.begin, b.mul(i, stretch));
       const until = b.select(b.lt(i, stretches - 1), b.min(t.end, b.add(from, stretch)), t.end);
       b.loop(from, until, 1, step);
