@@ -30,8 +30,6 @@ const PANEL_VECTORS = 2;
 const AHEAD = 64;
 /** Elements asked for at once of what is packed next. */
 const ASKED = 128;
-/** Rows of a tile for which is asked at once, between steps of k: one by one costs more stretches of steps. */
-const ROWS_ASKED = 2;
 /**
  * Most rows of C that the product by columns takes through all steps of k: some 260 columns of them stay in a second-level
  * cache of 1 MiB, and B is packed but once for so many rows.
@@ -77,6 +75,14 @@ export function rowBlock(target: TargetInfo): number {
   return rows * Math.round((isWide(target) ? 192 : 96) / rows);
 }
 
+/**
+ * Rows of a tile for which is asked at once: all before its steps of k, or, where a row has twice the lines, some between
+ * them. One by one costs more stretches of steps.
+ */
+function rowsAsked(target: TargetInfo): number {
+  return isWide(target) ? 2 : tileRows(target);
+}
+
 /** C[m, n] = A B, or C = D + A B, where D may be C; A is [m, k]. An item is a panel where `byPanels`, else a row. */
 export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
   return buildKernel(
@@ -112,7 +118,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
       // Blocks of one size, so that none is short. At least 1, which only proves that no index below is negative.
       const kBlocks = b.max(1, b.div(b.add(p.k, kBlock(target) - 1), kBlock(target)));
       const steps = b.div(b.add(p.k, b.sub(kBlocks, 1)), kBlocks);
-      const stretch = askingStretch(b, tileRows(target), steps);
+      const stretch = askingStretch(b, target, steps);
       const kChunk = b.max(1, b.select(p.wholeK, p.k, steps));
       const kChunks = b.div(b.add(p.k, b.sub(kChunk, 1)), kChunk);
       const across = width / perElement(dtype);
@@ -229,7 +235,7 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
                 if (i === 0) next();
               }
             : undefined;
-          const stretch = askingStretch(b, rows, b.int(most));
+          const stretch = askingStretch(b, target, b.int(most));
           b.loop(blockStart, blockEnd, group, (groupRow) => {
             const groupEnd = b.min(blockEnd, b.add(groupRow, group));
             // Packed right before they are multiplied with all panels: so they are in the first-level cache.
@@ -353,15 +359,14 @@ interface Tile {
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
   /**
-   * Asks for what is needed later; called for ROWS_ASKED rows of the tile, counted by i, before every stretch of steps of
-   * k: all at once would hold them up.
+   * Asks for what is needed later; called for some rows of the tile, counted by i, before every stretch of steps of k.
    */
   meanwhile?: { readonly stretch: I32; readonly ask: (row: I32, i: number) => void };
 }
 
-/** Steps of k between asks for ROWS_ASKED rows, where all rows of a tile are asked for in so many steps. */
-function askingStretch(b: Builder, rows: number, steps: I32): I32 {
-  const unrolled = 4 * Math.ceil(rows / ROWS_ASKED);
+/** Steps of k between asks, where all rows of a tile are asked for in so many steps. */
+function askingStretch(b: Builder, target: TargetInfo, steps: I32): I32 {
+  const unrolled = 4 * Math.ceil(tileRows(target) / rowsAsked(target));
   return b.mul(4, b.div(b.add(steps, unrolled - 1), unrolled));
 }
 
@@ -419,14 +424,21 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
   const { meanwhile } = t;
   if (meanwhile) {
     const { stretch, ask } = meanwhile;
-    const stretches = Math.ceil(t.count / ROWS_ASKED);
-    b.loop(0, stretches, 1, (i) => {
-      const row = b.add(t.row, b.mul(i, ROWS_ASKED));
-      for (let r = 0; r < ROWS_ASKED; r++) ask(b.add(row, r), r);
-      const from = b.add(t.begin, b.mul(i, stretch));
-      const until = b.select(b.lt(i, stretches - 1), b.min(t.end, b.add(from, stretch)), t.end);
-      b.loop(from, until, 1, step);
-    });
+    const asked = rowsAsked(target);
+    const stretches = Math.ceil(t.count / asked);
+    const askRows = (row: I32) => {
+      for (let r = 0; r < asked; r++) ask(b.add(row, r), r);
+    };
+    if (stretches === 1) {
+      askRows(t.row);
+      b.loop(t.begin, t.end, 1, step);
+    } else
+      b.loop(0, stretches, 1, (i) => {
+        askRows(b.add(t.row, b.mul(i, asked)));
+        const from = b.add(t.begin, b.mul(i, stretch));
+        const until = b.select(b.lt(i, stretches - 1), b.min(t.end, b.add(from, stretch)), t.end);
+        b.loop(from, until, 1, step);
+      });
   } else b.loop(t.begin, t.end, 1, step);
   atEdge((count) => each((r, v) => b.store(t.c, cAt[r], acc[r][v].get(), count(v), v * lanes)));
 }
@@ -468,13 +480,16 @@ interface PackedColumns {
  * `otherwise` when all are asked for.
  */
 function asker(b: Builder, columns: Columns, steps: I32): (otherwise?: () => void) => void {
-  const left = b.variable<'i32'>(steps);
+  // Rows without gaps are one long row.
+  const whole = b.eq(columns.columns, columns.distance);
+  const length = b.select(whole, b.mul(columns.columns, steps), columns.columns);
+  const left = b.variable<'i32'>(b.select(whole, b.min(steps, 1), steps));
   const row = b.variable<'i32'>(columns.from);
   const column = b.variable<'i32'>(b.int(0));
   const some = () => {
     prefetchNear(b, columns.source, b.add(row.get(), column.get()), ASKED);
     const next = b.add(column.get(), ASKED);
-    const through = b.le(columns.columns, next);
+    const through = b.le(length, next);
     column.set(b.select(through, b.int(0), next));
     row.set(b.add(row.get(), b.mul(through, columns.distance)));
     left.set(b.sub(left.get(), through));
