@@ -53,11 +53,11 @@ export function panelWidth(target: TargetInfo): number {
   return PANEL_VECTORS * target.lanes;
 }
 /**
- * Most steps of k between reloads of the accumulators. A tile's part of B, at most 16 KiB, stays in the first-level cache;
- * that of a wide tile, at most 176 KiB, in the second-level cache, which is fast enough for it.
+ * Most steps of k between reloads of the accumulators: a tile's part of B is at most as large as a first-level cache, or,
+ * that of a wide tile, 176 KiB, which the second-level cache is fast enough for.
  */
 function kBlock(target: TargetInfo): number {
-  return isWide(target) ? 704 : Math.min(512, 4096 / panelWidth(target));
+  return isWide(target) ? 704 : 512;
 }
 /** Steps of k that are packed at once: a strip's panels, at most 16 KiB, and a group of rows fit the first-level cache. */
 function packedSteps(target: TargetInfo): number {
