@@ -389,7 +389,7 @@ function storeAny(g: Generator, value: Value): void {
   const stored =
     value.type === 'mask' ? b.select(value as Value<'mask'>, some(g, 'vec'), some(g, 'vec')) : value;
   const [index, imm, count] = place(g, stored.type === 'i32' || stored.type === 'f32');
-  if (g.random() < 0.2) b.prefetch(g.floats[0], index, imm);
+  if (g.random() < 0.2) b.prefetch(g.floats[0], index, imm, { later: g.random() < 0.5 });
   if (stored.type === 'f32' || stored.type === 'vec')
     b.store(g.floats[1], index, stored as Value<'f32' | 'vec'> as Value<'vec'>, count, imm);
   else b.store(g.ints[1], index, stored as Value<'i32' | 'ivec'> as Value<'ivec'>, count, imm);

@@ -178,9 +178,12 @@ export class Builder {
     });
   }
 
-  /** Says that this element will be wanted soon; has no effect but on speed, and none at all on some targets. */
-  prefetch(buffer: Buffer, index: Int, imm = 0): void {
-    this.#block.push({ kind: 'prefetch', buffer: buffer.buffer, index: this.#int(index), imm });
+  /**
+   * Says that this element will be wanted soon, or later than much else; has no effect but on speed, and none at all on some
+   * targets.
+   */
+  prefetch(buffer: Buffer, index: Int, imm = 0, { later = false } = {}): void {
+    this.#block.push({ kind: 'prefetch', buffer: buffer.buffer, index: this.#int(index), imm, later });
   }
 
   // --- arithmetic ---------------------------------------------------------------------------------------------

@@ -95,8 +95,17 @@ export type Statement =
       readonly value: ValueId;
       readonly count?: ValueId;
     }
-  /** A hint that the element at index + imm will be wanted soon. It changes nothing, and the index may be any number. */
-  | { readonly kind: 'prefetch'; readonly buffer: number; readonly index: ValueId; readonly imm: number }
+  /**
+   * A hint that the element at index + imm will be wanted soon, or, where `later`, after much else: in the second-level
+   * cache it does not push out what is at work. It changes nothing, and the index may be any number.
+   */
+  | {
+      readonly kind: 'prefetch';
+      readonly buffer: number;
+      readonly index: ValueId;
+      readonly imm: number;
+      readonly later: boolean;
+    }
   /** for (counter = start; counter < end; counter += step); step is a positive constant. */
   | {
       readonly kind: 'loop';

@@ -22,7 +22,7 @@ import {
   type Vec,
 } from '../../kernel/builder.js';
 import type { Kernel, TargetInfo } from '../../kernel/ir.js';
-import { prefetchNear } from '../prefetch.js';
+import { LINE, prefetchNear } from '../prefetch.js';
 
 /** Vectors across a panel. */
 const PANEL_VECTORS = 2;
@@ -135,6 +135,21 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
         };
         b.if(continues, () => ask(p.c, below, p.n), first);
       };
+      /** Lines of B that a step of a strip reads. */
+      const linesOfStep = (panels: number) => panels * Math.ceil(across / LINE);
+      /**
+       * Where a line of the next strip begins, for each step of k, that the i-th tile of a block asks for, so that the
+       * strip's first tile need not wait for it. As many tiles ask as a step has lines.
+       */
+      const lineOfNext = (i: I32, panel: I32, panels: number): I32 => {
+        const linesOfPanel = linesOfStep(1);
+        const next = b.add(b.add(panel, panels), b.div(i, linesOfPanel));
+        const line = b.add(b.mul(next, panelSize), b.mul(b.rem(i, linesOfPanel), LINE));
+        // After the last strip there is none: what is read is asked for.
+        return b.select(b.lt(next, lastPanel), line, b.mul(panel, panelSize));
+      };
+      /** Tiles that are told apart: the first, and those that ask for the next strip. */
+      const turns = (panels: number) => (target.streams ? [1, linesOfStep(panels)] : [1]);
       b.loop(firstRow, lastRow, rowBlock(target), (blockStart) => {
         const blockEnd = b.min(lastRow, b.add(blockStart, rowBlock(target)));
         b.loop(0, kChunks, 1, (chunk) => {
@@ -144,7 +159,9 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
             const panelStarts = rowsFrom(b, b.mul(panel, panelSize), panelSize, panels);
             const ahead = b.select(p.wholeK, b.int(AHEAD * across), b.mul(panelSize, panels));
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
-              tiles(b, target, blockStart, blockEnd, true, (row, count, first) => {
+              tiles(b, target, blockStart, blockEnd, turns(panels), (row, count, turn) => {
+                const first = turn === 0;
+                const asking = b.sub(b.div(b.sub(row, blockStart), tileRows(target)), 1);
                 const rowStart = rowsFrom(b, b.mul(row, p.lda), p.lda, count);
                 const continues = b.lt(0, k0);
                 matmulTile(b, target, {
@@ -159,6 +176,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
                   continues,
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
+                  later: target.streams && turn === 1 ? lineOfNext(asking, panel, panels) : undefined,
                   meanwhile:
                     first || !isWide(target)
                       ? undefined
@@ -245,7 +263,7 @@ export function matmulColumnsKernel(target: TargetInfo): Kernel {
             strips(b, target, firstPanel, lastPanel, (panel, panels) => {
               const panelSize = most * width;
               const panelStart = b.add(atB, b.mul(b.sub(panel, firstPanel), panelSize));
-              tiles(b, target, groupRow, groupEnd, false, (row, count) => {
+              tiles(b, target, groupRow, groupEnd, [], (row, count) => {
                 const tileStart = b.add(atA, b.sub(row, groupRow));
                 matmulTile(b, target, {
                   ...p,
@@ -309,28 +327,32 @@ function rowsFrom(b: Builder, first: I32, distance: I32, count: number): I32[] {
 }
 
 /**
- * Calls body for the rows from start to end: whole tiles, then smaller ones. Where the first is told apart, so are the
- * smaller ones, of which it may be one.
+ * Calls body for the rows from start to end: whole tiles, then smaller ones. The first whole ones are told apart, as many as
+ * `turns` says for turn 0, for turn 1 and so on; the smaller ones, of which one may be the first, are of turn 0.
  */
 function tiles(
   b: Builder,
   target: TargetInfo,
   start: I32,
   end: I32,
-  firstApart: boolean,
-  body: (row: I32, count: number, first: boolean) => void,
+  turns: readonly number[],
+  body: (row: I32, count: number, turn: number) => void,
 ): void {
   const rows = tileRows(target);
   const whole = b.sub(end, b.rem(b.sub(end, start), rows));
-  const others = firstApart ? b.min(whole, b.add(start, rows)) : start;
-  if (firstApart) b.loop(start, others, rows, (row) => body(row, rows, true));
-  b.loop(others, whole, rows, (row) => body(row, rows, false));
+  let first = start;
+  for (const [turn, count] of turns.entries()) {
+    const next = b.min(whole, b.add(first, count * rows));
+    b.loop(first, next, rows, (row) => body(row, rows, turn));
+    first = next;
+  }
+  b.loop(first, whole, rows, (row) => body(row, rows, turns.length));
   b.if(b.lt(whole, end), () => {
     let row = whole;
     for (const count of [4, 2, 1]) {
       const from = row;
       const some = b.le(count, b.sub(end, from));
-      b.if(some, () => body(from, count, firstApart));
+      b.if(some, () => body(from, count, 0));
       row = b.add(from, b.mul(some, count));
     }
   });
@@ -358,6 +380,8 @@ interface Tile {
   elements: (k: I32) => (r: number) => F32;
   /** Elements from what is read of B to what is asked for meanwhile, by the first tile for all that share the panels. */
   ahead?: I32;
+  /** Where a line begins, for each step of k, that is asked for meanwhile: it is needed after this tile. */
+  later?: I32;
   /**
    * Asks for what is needed later; called for some rows of the tile, counted by i, before every stretch of steps of k.
    */
@@ -415,6 +439,7 @@ function matmulTile(b: Builder, target: TargetInfo, t: Tile): void {
       for (let lane = 0; lane < across; lane += lanes)
         vectors.push(...loadNumbers(b, t.panels, panelAt, lane));
     }
+    if (t.later) b.prefetch(t.panels, b.add(t.later, deep), 0, { later: true });
     const element = t.elements(k);
     for (let r = t.count - 1; r >= 0; r--) {
       const broadcast = b.splat(element(r));

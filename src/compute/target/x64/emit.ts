@@ -257,7 +257,7 @@ class Emitter {
         asm.general([0x89], at(m.a), this.#memory(m.to));
         return;
       case 'prefetch':
-        asm.general([0x0f, 0x18], 1, this.#memory(m.from)); // prefetcht0
+        asm.general([0x0f, 0x18], m.later ? 2 : 1, this.#memory(m.from)); // prefetcht1, prefetcht0
         return;
       case 'pointer':
         asm.general([0x8d], at(m.dst), this.#memory(m.from), { wide: true });

@@ -51,7 +51,7 @@ export type Machine =
   /** 32 bits extended to 64 by their sign. */
   | { readonly op: 'load'; dst: Virtual; from: Address }
   | { readonly op: 'store'; a: Virtual; to: Address }
-  | { readonly op: 'prefetch'; from: Address }
+  | { readonly op: 'prefetch'; from: Address; later: boolean }
   /** dst = the address itself. */
   | { readonly op: 'pointer'; dst: Virtual; from: Address }
   /** dst = a's 32 bits extended to 64 by their sign. */

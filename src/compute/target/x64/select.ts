@@ -91,7 +91,7 @@ class Selector {
         this.#store(s);
         return;
       case 'prefetch':
-        this.#emit({ op: 'prefetch', from: this.#address(s.buffer, s.index, s.imm) });
+        this.#emit({ op: 'prefetch', from: this.#address(s.buffer, s.index, s.imm), later: s.later });
         return;
       case 'if':
         this.#if(s);
