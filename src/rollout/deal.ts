@@ -1,4 +1,5 @@
 // How sequences are dealt out to the threads of a decoding step, of which each runs as many neighbouring rows.
+import { refuse } from '../errors.js';
 
 /** A sequence's part in a step. */
 export interface Hand {
@@ -20,13 +21,17 @@ export function deal<T>(
   handOf: (sequence: T) => Hand,
 ): T[] {
   const parts = shares.map((room) => ({ room, load: 0, dealt: [] as T[] }));
-  const hands = sequences.map((sequence) => ({ sequence, ...handOf(sequence) }));
+  const hands = sequences.map((sequence) => {
+    const { rows, position } = handOf(sequence);
+    return { sequence, rows, position };
+  });
   // Those of several rows first, while there is room for them everywhere; then the longest, each to the thread that has
   // least so far.
   hands.sort((a, b) => b.rows - a.rows || b.position - a.position);
   for (const { sequence, rows, position } of hands) {
-    const open = parts.filter(({ room }) => rows <= room);
-    const least = open.reduce((a, b) => (b.load < a.load ? b : a));
+    let least: (typeof parts)[number] | undefined;
+    for (const part of parts) if (rows <= part.room && (!least || part.load < least.load)) least = part;
+    if (!least) throw refuse('bad-kernel', 'rows of a sequence', rows, 'no thread has room for them');
     least.dealt.push(sequence);
     least.room -= rows;
     least.load += rows * (position + rows);

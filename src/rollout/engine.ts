@@ -170,7 +170,8 @@ export function createEngine(
         sampling.push(UNUSED);
       }
       lastRows.push(rows.length);
-      rows.push({ next: s.next, position, table });
+      // Where nothing of the prompt is missing, the sequence itself is the row.
+      rows.push(position === s.position ? s : { next: s.next, position, table });
       sampling.push(samplingOf(s));
     }
     const { sampled, logits } = decoder.step(rows, sampling);
