@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Code, Decoder, DecoderOptions, FlowControl, Mnemonic } from 'iced-x86';
 import { randomKernel } from '../../test/support/random-kernel.js';
+import { buildKernel } from '../compute/kernel/builder.js';
 import type { Kernel } from '../compute/kernel/ir.js';
 import { compileX64, X64_TARGETS } from '../compute/target/x64/compile.js';
 import { whyNotX64 } from '../compute/target/x64/detect.js';
@@ -48,6 +49,29 @@ for (const instructions of ['avx2', 'avx512'] as const)
     for (const kernel of kernels) assert.ok(decode(kernel) > 5);
     for (let seed = 1; seed <= 300; seed++) decode(randomKernel(seed, X64_TARGETS[instructions]).kernel);
   });
+
+test('what is asked for later goes to the second-level cache, also where a loop takes several turns at once', () => {
+  for (const later of [false, true]) {
+    const kernel = buildKernel('asking', X64_TARGETS.avx2, { x: 'f32*' }, (b, { x }) => {
+      b.items((i) => {
+        b.prefetch(x, b.add(i, 64), 0, { later });
+        b.store(x, i, b.add(b.load(x, i), 1));
+      });
+    });
+    const { bytes, codeSize } = compileX64(kernel);
+    const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
+    const asked: Mnemonic[] = [];
+    while (decoder.canDecode) {
+      const instruction = decoder.decode();
+      if ([Mnemonic.Prefetcht0, Mnemonic.Prefetcht1].includes(instruction.mnemonic))
+        asked.push(instruction.mnemonic);
+      instruction.free();
+    }
+    decoder.free();
+    assert.ok(asked.length > 1);
+    assert.ok(asked.every((m) => m === (later ? Mnemonic.Prefetcht1 : Mnemonic.Prefetcht0)));
+  }
+});
 
 test('a kernel is disassembled by name, and an unknown name lists the known ones', async () => {
   const [{ kernel, instructions }] = await disassemble('matmul');

@@ -14,6 +14,14 @@ const endsOf = (lengths: readonly number[]) =>
   lengths.map((_, i) => lengths.slice(0, i + 1).reduce((sum, length) => sum + length, 0));
 const total = (hands: readonly Hand[]) => hands.reduce((sum, { rows }) => sum + rows, 0);
 
+test('rows for which no thread has room are refused', () => {
+  const hand = { rows: 3, position: 0 };
+  assert.throws(
+    () => deal([hand], [2, 1], (h) => h),
+    /rows of a sequence: got 3; no thread has room for them/,
+  );
+});
+
 test('no sequence is cut by a share of rows, and none is lost', () => {
   const position = fc.nat(2000);
   fc.assert(

@@ -14,6 +14,7 @@ export interface Hand {
  * values.
  * @param shares rows of each thread in order, all rows together
  * @param handOf its part, for each; where several rows are one sequence's, all such rows fit into the smallest share
+ * @throws RetortError bad-kernel where they do not
  */
 export function deal<T>(
   sequences: readonly T[],

@@ -247,6 +247,34 @@ for (const dtype of dtypes)
     }
   });
 
+test('a packed batch lists each sequence once, and stretches of the list hold long and short ones alike', () => {
+  const { device } = devices[0];
+  const starts = (lengths: readonly number[]) =>
+    lengths.map((_, i) => lengths.slice(0, i).reduce((sum, n) => sum + n, 0));
+  for (const count of [1, 2, 7, 8, 9, 16, 61]) {
+    const mark = device.mark();
+    // Sorted, as they come where a batch is: halves of it are far from alike.
+    const lengths = Array.from({ length: count }, (_, i) => 200 - 3 * i);
+    const listed = [...device.ints(planPacked(device, lengths).sequences)];
+    const firstRows = listed.filter((_, i) => i % 3 === 0);
+    const rows = listed.filter((_, i) => i % 3 === 1);
+    assert.deepEqual(
+      [...firstRows].sort((a, b) => a - b),
+      starts(lengths),
+    );
+    firstRows.forEach((first, i) => {
+      assert.equal(rows[i], lengths[starts(lengths).indexOf(first)]);
+    });
+    const work = (of: readonly number[]) => of.reduce((sum, n) => sum + n * n, 0);
+    if (count >= 16) {
+      const half = work(rows.slice(0, count / 2)) / work(rows);
+      assert.ok(Math.abs(half - 0.5) < 0.03, `${count} sequences: ${half}`);
+      assert.ok(work(lengths.slice(0, count / 2)) / work(lengths) > 0.56);
+    }
+    device.rewind(mark);
+  }
+});
+
 test('scores far apart neither overflow nor make a NaN', () => {
   const shape = { heads: 1, kvHeads: 1, headDim: 2 };
   for (const { name, device } of devices) {

@@ -49,7 +49,7 @@ export interface AttentionPlan {
 /** A plan for a packed batch of whole sequences, with what the backward pass needs. */
 export interface PackedPlan extends AttentionPlan {
   readonly blocks: number;
-  /** i32[sequences, SEQUENCE_WORDS]. */
+  /** i32[sequences, SEQUENCE_WORDS], dealt for threads to take stretches of. */
   readonly sequences: Tensor;
 }
 
@@ -65,7 +65,7 @@ export interface Span {
 
 /** Lays out the rows of a batch; temporaries of the step arena. */
 export function planAttention(device: Device, spans: readonly Span[]): AttentionPlan {
-  const slots: number[] = [];
+  const slots = Array.from({ length: spans.reduce((sum, { rows }) => sum + rows, 0) }, () => 0);
   const tables: number[] = [];
   const tiles = tileShapes(device.target).map((shape) => ({ shape, which: [] as number[] }));
   let longest = 0;
@@ -167,7 +167,7 @@ function dealt(lengths: readonly number[]): number[] {
     .map(({ sequence }) => sequence);
 }
 
-/** A plan for whole sequences of these lengths, packed one after another. */
+/** A plan for whole sequences of these lengths, at least 1, packed one after another. */
 export function planPacked(device: Device, lengths: readonly number[]): PackedPlan {
   const spans: Span[] = [];
   let firstRow = 0;
@@ -239,7 +239,7 @@ export function attend(
     const count = which.shape[0];
     if (count === 0) continue;
     const tileRows = tile.rows * tile.tiles;
-    // Rows of a recording are dealt out to the threads whole; elsewhere a few are, by their heads.
+    // Rows of a recording are dealt out to the threads whole; elsewhere few rows are by their heads, so that each has some.
     const many = device.isRecording || count >= 4 * device.threads;
     const whole = tileRows === 1 && many && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;

@@ -59,17 +59,17 @@ function tileVectors(rows: number): number {
   return rows === 1 ? 4 : 2;
 }
 
+/** The same of the backward pass, whatever the rows. */
+const BACKWARD_VECTORS = 2;
+
 /** Heads of a single row whose softmax is taken at once. */
 const HEADS_AT_ONCE = 4;
 /** Of a single row's heads that share keys and values, as many are taken at once as leave registers for their sums. */
 function headsSharing({ vectorRegisters }: TargetInfo): number {
   return vectorRegisters >= 32 ? 4 : 2;
 }
-/** Elements of a head's values that are asked for before they are needed: where a new stretch of memory begins. */
+/** Elements of a head's values in the first block that are asked for before the softmax: nothing has read near them yet. */
 const FIRST_ASKED = 8 * LINE;
-
-/** The same of the backward pass, whatever the rows. */
-const BACKWARD_VECTORS = 2;
 
 /** Keys that the backward pass takes all tiles through before the next: what it holds of them stays in a core's own cache. */
 function nearKeys(headDim: number): number {
@@ -378,7 +378,7 @@ export function attendKernel(
 
         /** Elements of the head that a tile goes through the values for at once. */
         const parts = groups(b.lanes, headDim, tileVectors(rows));
-        /** Adds the probabilities of the blocks in [from, to) times part of their values to what out holds of them. */
+        /** Adds the probabilities of the blocks in [from, to) times part of their values; out holds the sums of the blocks before. */
         const mix = (
           from: I32,
           to: I32,
@@ -448,7 +448,7 @@ export function attendKernel(
         /** Heads that share keys and values, some at a time. */
         const eachSharing = (body: (members: Members) => void) =>
           b.loop(0, span, groupSize, (first) => eachHeads(first, groupSize, headsSharing(target), body));
-        /** Where the next head's part of a block begins, in the order of memory. */
+        /** Where what is read next begins: the next head's part of a block, or, of one head, that of the next block. */
         const nextOf = (block: I32, { kvHead }: Member, size: number): I32 | undefined => {
           if (!target.prefetches) return undefined;
           const following = span === 1 ? kvHead : b.rem(b.add(kvHead, 1), kvHeads);

@@ -76,7 +76,7 @@ export function rowBlock(target: TargetInfo): number {
 }
 
 /**
- * Rows of a tile for which is asked at once: all before its steps of k, or, where a row has twice the lines, some between
+ * Rows of a tile for which is asked at once: all before its steps of k, or, where a row has four times the lines, some between
  * them. One by one costs more stretches of steps.
  */
 function rowsAsked(target: TargetInfo): number {
@@ -145,7 +145,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
         const linesOfPanel = linesOfStep(1);
         const next = b.add(b.add(panel, panels), b.div(i, linesOfPanel));
         const line = b.add(b.mul(next, panelSize), b.mul(b.rem(i, linesOfPanel), LINE));
-        // After the last strip there is none: what is read is asked for.
+        // After the last strip nothing is asked for: what is read already stands in for it.
         return b.select(b.lt(next, lastPanel), line, b.mul(panel, panelSize));
       };
       /** Tiles that are told apart: the first, and those that ask for the next strip. */
@@ -161,7 +161,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
             b.loop(chunkStart, chunkEnd, kBlock(target), (k0) =>
               tiles(b, target, blockStart, blockEnd, turns(panels), (row, count, turn) => {
                 const first = turn === 0;
-                const asking = b.sub(b.div(b.sub(row, blockStart), tileRows(target)), 1);
+                const asking = () => b.sub(b.div(b.sub(row, blockStart), tileRows(target)), 1);
                 const rowStart = rowsFrom(b, b.mul(row, p.lda), p.lda, count);
                 const continues = b.lt(0, k0);
                 matmulTile(b, target, {
@@ -176,7 +176,7 @@ export function matmulKernel(target: TargetInfo, dtype: Dtype): Kernel {
                   continues,
                   elements: (k) => (r) => b.load(p.a, b.add(rowStart[r], k)),
                   ahead: first && !target.streams ? ahead : undefined,
-                  later: target.streams && turn === 1 ? lineOfNext(asking, panel, panels) : undefined,
+                  later: target.streams && turn === 1 ? lineOfNext(asking(), panel, panels) : undefined,
                   meanwhile:
                     first || !isWide(target)
                       ? undefined
@@ -383,7 +383,8 @@ interface Tile {
   /** Where a line begins, for each step of k, that is asked for meanwhile: it is needed after this tile. */
   later?: I32;
   /**
-   * Asks for what is needed later; called for some rows of the tile, counted by i, before every stretch of steps of k.
+   * Asks for what is needed later; called before every stretch of steps of k, for each of some rows of the tile: the i-th of
+   * those asked for at once.
    */
   meanwhile?: { readonly stretch: I32; readonly ask: (row: I32, i: number) => void };
 }
