@@ -12,34 +12,50 @@ import { disassemble, kernelsInUse } from './bench-disassemble.js';
 
 const JUMPS = [FlowControl.ConditionalBranch, FlowControl.UnconditionalBranch];
 
+/** What is asked of an instruction; the decoder's own is freed. */
+interface Decoded {
+  readonly at: number;
+  readonly next: number;
+  readonly code: Code;
+  readonly mnemonic: Mnemonic;
+  readonly flowControl: FlowControl;
+  readonly isInvalid: boolean;
+}
+
+function instructionsOf(kernel: Kernel): Decoded[] {
+  const { bytes, codeSize } = compileX64(kernel);
+  const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
+  const all: Decoded[] = [];
+  while (decoder.canDecode) {
+    const instruction = decoder.decode();
+    const { code, mnemonic, flowControl, isInvalid } = instruction;
+    const [at, next] = [Number(instruction.ip), Number(instruction.nextIP)];
+    all.push({ at, next, code, mnemonic, flowControl, isInvalid });
+    instruction.free();
+  }
+  decoder.free();
+  return all;
+}
+
 /**
  * Instructions of the kernel's code; fails at one that is none, or that goes past the code's end, and at a jump that, with
  * the comparison before it, crosses or ends a line of 32 bytes.
  */
 function decode(kernel: Kernel): number {
-  const { bytes, codeSize } = compileX64(kernel);
-  const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
-  let count = 0;
-  let last: Code = Code.INVALID;
+  const all = instructionsOf(kernel);
   let compared = -1;
-  while (decoder.canDecode) {
-    const instruction = decoder.decode();
-    assert.ok(!instruction.isInvalid, `${kernel.name}: no instruction at ${instruction.ip}`);
-    last = instruction.code;
-    const [at, next] = [Number(instruction.ip), Number(instruction.nextIP)];
-    if (JUMPS.includes(instruction.flowControl))
+  for (const { at, next, mnemonic, flowControl, isInvalid } of all) {
+    assert.ok(!isInvalid, `${kernel.name}: no instruction at ${at}`);
+    if (JUMPS.includes(flowControl))
       assert.equal(
         (compared < 0 ? at : compared) >> 5,
         next >> 5,
         `${kernel.name}: a jump at ${at} in one line`,
       );
-    compared = instruction.mnemonic === Mnemonic.Cmp ? at : -1;
-    instruction.free();
-    count++;
+    compared = mnemonic === Mnemonic.Cmp ? at : -1;
   }
-  decoder.free();
-  assert.equal(last, Code.Retnq, `${kernel.name} ends with ret`);
-  return count;
+  assert.equal(all.at(-1)?.code, Code.Retnq, `${kernel.name} ends with ret`);
+  return all.length;
 }
 
 for (const instructions of ['avx2', 'avx512'] as const)
@@ -58,16 +74,9 @@ test('what is asked for later goes to the second-level cache, also where a loop 
         b.store(x, i, b.add(b.load(x, i), 1));
       });
     });
-    const { bytes, codeSize } = compileX64(kernel);
-    const decoder = new Decoder(64, bytes.subarray(0, codeSize), DecoderOptions.None);
-    const asked: Mnemonic[] = [];
-    while (decoder.canDecode) {
-      const instruction = decoder.decode();
-      if ([Mnemonic.Prefetcht0, Mnemonic.Prefetcht1].includes(instruction.mnemonic))
-        asked.push(instruction.mnemonic);
-      instruction.free();
-    }
-    decoder.free();
+    const asked = instructionsOf(kernel)
+      .map(({ mnemonic }) => mnemonic)
+      .filter((m) => [Mnemonic.Prefetcht0, Mnemonic.Prefetcht1].includes(m));
     assert.ok(asked.length > 1);
     assert.ok(asked.every((m) => m === (later ? Mnemonic.Prefetcht1 : Mnemonic.Prefetcht0)));
   }

@@ -65,7 +65,7 @@ export interface Span {
 
 /** Lays out the rows of a batch; temporaries of the step arena. */
 export function planAttention(device: Device, spans: readonly Span[]): AttentionPlan {
-  const slots = Array.from({ length: spans.reduce((sum, { rows }) => sum + rows, 0) }, () => 0);
+  const slots = new Int32Array(spans.reduce((sum, { rows }) => sum + rows, 0));
   const tables: number[] = [];
   const tiles = tileShapes(device.target).map((shape) => ({ shape, which: [] as number[] }));
   let longest = 0;
@@ -239,7 +239,8 @@ export function attend(
     const count = which.shape[0];
     if (count === 0) continue;
     const tileRows = tile.rows * tile.tiles;
-    // Rows of a recording are dealt out to the threads whole; elsewhere few rows are by their heads, so that each has some.
+    // Rows of a recording are dealt out to the threads whole; elsewhere few rows are by their heads, so that each has
+    // some.
     const many = device.isRecording || count >= 4 * device.threads;
     const whole = tileRows === 1 && many && heads * plan.scratchStride <= SCORES_NEAR;
     const span = whole ? heads : 1;

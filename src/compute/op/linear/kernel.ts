@@ -76,8 +76,8 @@ export function rowBlock(target: TargetInfo): number {
 }
 
 /**
- * Rows of a tile for which is asked at once: all before its steps of k, or, where a row has four times the lines, some between
- * them. One by one costs more stretches of steps.
+ * Rows of a tile for which is asked at once: all before its steps of k, or, where a row has four times the lines, some
+ * between them. One by one costs more stretches of steps.
  */
 function rowsAsked(target: TargetInfo): number {
   return isWide(target) ? 2 : tileRows(target);
