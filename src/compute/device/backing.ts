@@ -81,6 +81,7 @@ export function nativeBacking(maxBytes?: number): Backing {
   const size = buffer.byteLength - PAGE;
   // Else the system would count the whole reservation again when this process starts another, and refuse.
   n.keepFromChildren(address + start, size);
+  n.useHugePages(address + start, size);
   return {
     shared: buffer,
     buffer,

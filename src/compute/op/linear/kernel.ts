@@ -28,6 +28,8 @@ import { LINE, prefetchNear } from '../prefetch.js';
 const PANEL_VECTORS = 2;
 /** Steps of k that a panel is asked for before it is read, where the processor does not do so by itself. */
 const AHEAD = 64;
+/** Steps of k that are packed of all columns of a transposed matrix before the next. */
+const PACKED_STRETCH = 64;
 /** Elements asked for at once of what is packed next. */
 const ASKED = 128;
 /**
@@ -564,24 +566,28 @@ export function packTransposedKernel(target: TargetInfo, dtype: Dtype): Kernel {
           const row = b.add(b.mul(panel, width), j);
           return { inside: b.lt(row, p.n), from: b.mul(row, p.ldw) };
         };
-        for (let j = 0; j < across; j++) {
-          const eachStep = (number: (k: I32, i: number) => F32) =>
-            b.loop(0, p.k, 1, (k) => {
-              const to = b.add(start, b.mul(k, across));
-              if (p.packed.element === 'f32') b.store(p.packed, to, number(k, 0), undefined, j);
-              else b.store(p.packed, to, narrow(b, number(k, 0), number(k, 1)), undefined, j);
-            });
-          const columns = Array.from({ length: perElement(dtype) }, (_, i) => column(j + i * across));
-          // Columns past the matrix are at its end: of two, the second is past it where the first is.
-          const put = (count: number) => {
-            const number = (k: I32, i: number) =>
-              i < count ? b.load(p.source, b.add(columns[i].from, k)) : b.float(0);
-            const all = () => eachStep(number);
-            if (count === 0) return all();
-            b.if(columns[count - 1].inside, all, () => put(count - 1));
-          };
-          put(columns.length);
-        }
+        // By stretches of steps, so that what is written of a panel stays in the first-level cache until it is whole.
+        b.loop(0, p.k, PACKED_STRETCH, (k0) => {
+          const end = b.min(p.k, b.add(k0, PACKED_STRETCH));
+          for (let j = 0; j < across; j++) {
+            const eachStep = (number: (k: I32, i: number) => F32) =>
+              b.loop(k0, end, 1, (k) => {
+                const to = b.add(start, b.mul(k, across));
+                if (p.packed.element === 'f32') b.store(p.packed, to, number(k, 0), undefined, j);
+                else b.store(p.packed, to, narrow(b, number(k, 0), number(k, 1)), undefined, j);
+              });
+            const columns = Array.from({ length: perElement(dtype) }, (_, i) => column(j + i * across));
+            // Columns past the matrix are at its end: of two, the second is past it where the first is.
+            const put = (count: number) => {
+              const number = (k: I32, i: number) =>
+                i < count ? b.load(p.source, b.add(columns[i].from, k)) : b.float(0);
+              const all = () => eachStep(number);
+              if (count === 0) return all();
+              b.if(columns[count - 1].inside, all, () => put(count - 1));
+            };
+            put(columns.length);
+          }
+        });
       });
     },
   );

@@ -33,6 +33,8 @@ export interface Native {
   addressOf(memory: SharedArrayBuffer): number;
   /** Leaves whole pages out of the copy of this process that a starting child begins as. */
   keepFromChildren(address: number, bytes: number): void;
+  /** Asks for huge pages where whole ones fit: fewer translations of addresses to look up. */
+  useHugePages(address: number, bytes: number): void;
 }
 
 type Koffi = typeof import('koffi');
@@ -42,7 +44,9 @@ const WRITE = 2;
 const EXECUTE = 4;
 const PRIVATE_ANONYMOUS = 0x22;
 const DONT_FORK = 10;
+const HUGE_PAGE_ADVICE = 14;
 const PAGE = 4096;
+const HUGE_PAGE = 2 ** 21;
 /** What mmap gives where it could not: -1. */
 const MAP_FAILED = 2n ** 64n - 1n;
 
@@ -99,6 +103,12 @@ function open(): Native | string {
     keepFromChildren: (address, bytes) => {
       // Where the system does not heed it, starting a child may fail, and that is all.
       madvise(address, Math.floor(bytes / PAGE) * PAGE, DONT_FORK);
+    },
+    useHugePages: (address, bytes) => {
+      const first = Math.ceil(address / HUGE_PAGE) * HUGE_PAGE;
+      const whole = Math.floor((address + bytes - first) / HUGE_PAGE) * HUGE_PAGE;
+      // Where the system has none, its small pages do.
+      if (whole > 0) madvise(first, whole, HUGE_PAGE_ADVICE);
     },
   };
 }
