@@ -49,7 +49,7 @@ const grid = (n: number, s: Sampling) =>
 
 /** The middle of the grid step falls to the token whose share of [0, 1) it lies in, shares in the order of ids. */
 function checkTokens(
-  tokens: Int32Array,
+  tokens: readonly number[],
   rows: readonly Sampling[],
   expected: readonly number[],
   name: string,
