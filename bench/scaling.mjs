@@ -7,6 +7,7 @@ import { benchConfig, benchTokenizer, trainFlops, withTraining } from '../dist/s
 import { percent, table } from '../dist/src/cli/terminal.js';
 import { createDevice } from '../dist/src/compute/device/device.js';
 import { createLlama, freeLlama, initLlama } from '../dist/src/model/llama.js';
+import { forwardOperations } from '../dist/src/model/operations.js';
 import { createEngine } from '../dist/src/rollout/engine.js';
 
 const WIDTHS = [64, 128, 256, 512, 1024];
@@ -47,10 +48,7 @@ function decode(device, dModel, batch, context) {
     engine.submit({ promptIds, n: batch, maxTokens: 2 * MOVED, seed: 0, problem: 0 });
     let started = 0;
     while (started < batch) started = engine.step().tokens.length;
-    const flops =
-      batch *
-      STEPS *
-      (trainFlops(config, 0) / 3 + 4 * config.numHiddenLayers * dModel * (context + MOVED / 2));
+    const flops = (batch * STEPS * forwardOperations(config, context, context + MOVED)) / MOVED;
     const { seconds, shareOfPeak } = measure(device, RUNS, flops, () => {
       for (let i = 0; i < STEPS; i++) engine.step();
     });

@@ -168,9 +168,10 @@ test('whatever the client of the API refuses ends the run, also later and in a m
 });
 
 test('as many answers are judged at a time as the API may be called', async (t) => {
-  const api = await fakeApi({ reply: () => ({ content: 'SCORE: 5' }), delay: 50 });
-  t.after(() => api.close());
   for (const concurrency of [3, 30]) {
+    const reply = () => ({ content: 'SCORE: 5' });
+    const api = await fakeApi({ reply, together: concurrency, delay: 50 });
+    t.after(() => api.close());
     const task = makeTask('judged', options(api.endpoint, { concurrency }));
     const scorer = await openScorer({ task });
     const problem = task.problem('train', 0, 0);

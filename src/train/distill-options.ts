@@ -59,7 +59,7 @@ export const distillOptions = z.strictObject({
   minLanguageShare: sample.minLanguageShare,
   maxRepetition: sample.maxRepetition,
   repetitionNgram: sample.repetitionNgram,
-  maxSequences: count.default(256).describe('completions generated at once'),
+  maxSequences: count.default(128).describe('completions generated at once'),
   rewardTimeout: z.number().positive().default(10).describe('seconds that scoring an answer may take'),
   // What is learned of its distributions.
   beta: z

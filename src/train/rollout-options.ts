@@ -52,7 +52,7 @@ export const recordFields = {
 /** How much is computed at once, and what becomes of an update that cannot be. */
 export const passFields = {
   microBatchTokens: count.default(8192).describe('most tokens in one forward and backward pass'),
-  maxSequences: count.default(256).describe('completions generated at once'),
+  maxSequences: count.default(128).describe('completions generated at once'),
   onNonFinite: z
     .enum(['stop', 'skip'])
     .default('stop')

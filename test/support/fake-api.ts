@@ -29,6 +29,8 @@ export interface FakeApiOptions {
   readonly usage?: (request: FakeRequest) => { input: number; cached?: number; output: number };
   /** Milliseconds before the answer begins. */
   readonly delay?: number;
+  /** Calls that wait for each other before that, two seconds at most: a slow machine then has them under way at once too. */
+  readonly together?: number;
 }
 
 export interface FakeApi {
@@ -51,6 +53,14 @@ export async function fakeApi(o: FakeApiOptions = {}): Promise<FakeApi> {
   let tokens = 0;
   let running = 0;
   let most = 0;
+  const waiting: (() => void)[] = [];
+  /** Resolves when so many have called it since the last time, or after two seconds. */
+  const gather = (count: number) =>
+    new Promise<void>((go) => {
+      waiting.push(go);
+      setTimeout(go, 2000).unref();
+      if (waiting.length >= count) for (const each of waiting.splice(0)) each();
+    });
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
@@ -61,6 +71,7 @@ export async function fakeApi(o: FakeApiOptions = {}): Promise<FakeApi> {
     running++;
     most = Math.max(most, running);
     response.on('close', () => running--);
+    if (o.together) await gather(o.together);
     if (o.delay) await new Promise((go) => setTimeout(go, o.delay));
     answer(body, n, response);
   });
