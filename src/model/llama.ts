@@ -8,11 +8,12 @@ import { type Context, type Parameter, residualBlock } from '../compute/autograd
 import type { Device } from '../compute/device/device.js';
 import { checkDtype, type Dtype } from '../compute/kernel/bfloat16.js';
 import { attention, type PackedPlan, planPacked } from '../compute/op/attention/attention.js';
-import type { HeadShape } from '../compute/op/attention/layout.js';
+import { type HeadShape, rowWidth } from '../compute/op/attention/layout.js';
 import { addBias } from '../compute/op/bias/bias.js';
 import { embedding } from '../compute/op/embedding/embedding.js';
 import { gatherRows } from '../compute/op/gather-rows/gather-rows.js';
 import { headNorm } from '../compute/op/head-norm/head-norm.js';
+import { rowBlock } from '../compute/op/linear/kernel.js';
 import { linear, packedWeight } from '../compute/op/linear/linear.js';
 import { mix } from '../compute/op/mix/mix.js';
 import { rmsnorm } from '../compute/op/rmsnorm/rmsnorm.js';
@@ -324,35 +325,58 @@ export interface Rows {
 /** Attention of one layer: out[rows, heads * headDim] of qkv[rows, rowWidth], whose queries and keys are rotated. */
 export type Attend = (layer: number, qkv: Tensor, c: Context) => Tensor;
 
+/** What a stretch of rows may take for its stay in the caches to bring more than reading the weights for each stretch costs. */
+const NEAR_BYTES = 6 << 20;
+
+/** Bytes of what a layer computes of a row between attention and attention. */
+function rowBytes({ config: { hiddenSize, intermediateSize }, shape }: Llama): number {
+  return 4 * (4 * hiddenSize + 3 * intermediateSize + rowWidth(shape));
+}
+
 /** The hidden states [rows, hiddenSize] after the last norm. */
 export function forward(c: Context, llama: Llama, { ids, positions }: Rows, attend: Attend): Tensor {
-  const { shape } = llama;
+  const { device, shape } = llama;
   const eps = llama.config.rmsNormEps;
+  packLayers(llama);
+  // Between attention and attention a row needs no other row: what is computed of some stays near until it is done with.
+  const stretch = 2 * rowBlock(device.target);
+  const staysNear = stretch * rowBytes(llama) <= NEAR_BYTES;
+  const near = <T>(body: () => T) => (staysNear ? device.inStretches(ids.size, stretch, body) : body());
   let hidden = embedding(c, llama.embed, ids);
   llama.layers.forEach((layer, i) => {
     const x = hidden;
     hidden = residualBlock(c, x, (c, into) => {
-      const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
-      if (layer.qkvBias) addBias(c, qkv, layer.qkvBias);
-      if (layer.qkNorms) {
-        const [q, k] = layer.qkNorms;
-        headNorm(c, qkv, 0, shape.heads, q, eps);
-        headNorm(c, qkv, shape.heads * shape.headDim, shape.kvHeads, k, eps);
-      }
-      rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
-      const middle = linear(c, attend(i, qkv, c), layer.o, x);
-      const gateUp = linear(c, rmsnorm(c, middle, layer.mlpNorm, eps), layer.gateUp);
-      return linear(c, swiglu(c, gateUp), layer.down, middle, into);
+      const qkv = near(() => {
+        const qkv = linear(c, rmsnorm(c, x, layer.inputNorm, eps), layer.qkv);
+        if (layer.qkvBias) addBias(c, qkv, layer.qkvBias);
+        if (layer.qkNorms) {
+          const [q, k] = layer.qkNorms;
+          headNorm(c, qkv, 0, shape.heads, q, eps);
+          headNorm(c, qkv, shape.heads * shape.headDim, shape.kvHeads, k, eps);
+        }
+        rope(c, qkv, shape.heads + shape.kvHeads, positions, llama.rope);
+        return qkv;
+      });
+      const attended = attend(i, qkv, c);
+      return near(() => {
+        const middle = linear(c, attended, layer.o, x);
+        const gateUp = linear(c, rmsnorm(c, middle, layer.mlpNorm, eps), layer.gateUp);
+        return linear(c, swiglu(c, gateUp), layer.down, middle, into);
+      });
     });
   });
   return rmsnorm(c, hidden, llama.norm, eps);
 }
 
 /** Packs the weights that changed, which a forward pass otherwise does as it meets them. */
-export function packWeights({ device, layers, head }: Llama): void {
+export function packWeights(llama: Llama): void {
+  packLayers(llama);
+  packedWeight(llama.device, llama.head, true);
+}
+
+function packLayers({ device, layers }: Llama): void {
   for (const { qkv, o, gateUp, down } of layers)
     for (const w of [qkv, o, gateUp, down]) packedWeight(device, w, true);
-  packedWeight(device, head, true);
 }
 
 /** Whole sequences packed one after another, ready for a forward pass. */

@@ -66,8 +66,8 @@ export function wasmBacking(maxBytes: number = WASM_LIMIT): Backing {
 }
 
 /**
- * Memory for machine code: a range of addresses reserved at once. The system gives a page when it is first touched, so
- * what is not used costs nothing.
+ * Memory for machine code: a range of addresses reserved at once. The system gives a page, of 2 MiB where
+ * it has such, when it is first touched, so what is not used costs nothing.
  * @param maxBytes bytes to reserve; undefined: what the machine has, or less where the system refuses that
  * @throws RetortError bad-input for a limit that cannot be, out-of-memory where the system refuses it
  */

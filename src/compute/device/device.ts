@@ -48,11 +48,32 @@ export interface Recording<T> {
   readonly lists: readonly (readonly Int32Array[])[];
 }
 
-/** The recording under way. */
+/** The recording, or the launches by stretches, under way. */
 interface Chain {
   readonly rows: number;
   readonly parts: number;
   readonly lists: Int32Array[][];
+  /** Launches by stretches of rows; null for a recording. */
+  readonly stretches: Stretches | null;
+}
+
+/** Launches that wait to be run by stretches of so many rows: as many as a list holds. */
+interface Stretches {
+  readonly rows: number;
+  readonly waiting: Waiting[];
+  /** Words that they take for a stretch. */
+  words: number;
+}
+
+/** A launch by stretches of rows. */
+interface Waiting {
+  readonly compiled: CompiledKernel;
+  /** Words of its command. */
+  readonly length: number;
+  /** Items of a row. */
+  readonly each: number;
+  readonly buffers: readonly Tensor[];
+  readonly scalars: readonly number[];
 }
 
 /** About 50 microseconds of watching before a thread sleeps. */
@@ -259,8 +280,15 @@ export class Device {
     const each = items / rows;
     if (!Number.isInteger(each))
       throw refuse('bad-kernel', `items of kernel ${kernel.name} for ${rows} rows`, items, 'launch it alone');
-    const parts = this.parts(items, grain);
     const length = P.HEAD + P.FIELD * (kernel.buffers.length + kernel.scalars.length);
+    if (chain?.stretches && !this.stepwise) {
+      const { stretches } = chain;
+      if (stretches.words + length + P.FIELD > P.LIST_WORDS) this.#runStretches(chain, stretches);
+      stretches.waiting.push({ compiled, length, each, buffers, scalars });
+      stretches.words += length;
+      return;
+    }
+    const parts = this.parts(items, grain);
     if (chain && this.#ends[0] + length + P.FIELD > P.LIST_WORDS) chain.lists.push(this.#take(parts));
     for (let part = 0; part < parts; part++) {
       const begin = each * P.partStart(rows, parts, part);
@@ -283,7 +311,7 @@ export class Device {
     if (this.#chain) throw new RetortError('bad-kernel', 'a recording within a recording');
     const parts = this.shares(rows).length;
     const lists: Int32Array[][] = [];
-    this.#chain = { rows, parts, lists };
+    this.#chain = { rows, parts, lists, stretches: null };
     try {
       const result = body();
       if (this.#ends[0] > 0) lists.push(this.#take(parts));
@@ -291,6 +319,53 @@ export class Device {
     } finally {
       this.#chain = null;
       this.#forget();
+    }
+  }
+
+  /**
+   * Runs the launches that `body` makes when it is over: each thread some of its rows at a time, from the first launch to the
+   * last, so that what one wrote the next one finds in the core's own cache. For launches as `record` takes them; within a
+   * recording, and where no thread has two stretches of rows, they run as ever.
+   * @param stretch rows at a time
+   * @throws RetortError bad-kernel for a launch whose items are not a multiple of the rows
+   */
+  inStretches<T>(rows: number, stretch: number, body: () => T): T {
+    const parts = this.shares(rows).length;
+    if (this.#chain || rows < 2 * stretch * parts) return body();
+    const stretches: Stretches = { rows: stretch, waiting: [], words: 0 };
+    const chain: Chain = { rows, parts, lists: [], stretches };
+    this.#chain = chain;
+    try {
+      const result = body();
+      this.#runStretches(chain, stretches);
+      return result;
+    } finally {
+      this.#chain = null;
+      this.#forget();
+    }
+  }
+
+  /** Runs the launches that wait, and waits for none. */
+  #runStretches({ rows, parts }: Chain, stretches: Stretches): void {
+    const launches = stretches.waiting.splice(0);
+    if (launches.length === 0) return;
+    const most = Math.ceil(rows / parts);
+    const atOnce = Math.floor((P.LIST_WORDS - P.FIELD) / stretches.words) * stretches.rows;
+    stretches.words = 0;
+    for (let done = 0; done < most; done += atOnce) {
+      for (let part = 0; part < parts; part++) {
+        const first = P.partStart(rows, parts, part) + done;
+        const end = Math.min(P.partStart(rows, parts, part + 1), first + atOnce);
+        for (let row = first; row < end; row += stretches.rows) {
+          const until = Math.min(row + stretches.rows, end);
+          for (const { compiled, length, each, buffers, scalars } of launches) {
+            const at = this.#ends[part];
+            this.#write(at, compiled, length, each * row, each * until, part, buffers, scalars);
+            this.#ends[part] = at + length;
+          }
+        }
+      }
+      this.#run(parts);
     }
   }
 

@@ -100,13 +100,14 @@ test('more launches than a list holds run all the same', async () => {
     const mark = device.mark();
     const x = device.upload(new Array(8).fill(1), 'f32');
     const kernel = device.kernel('step', step);
-    rowwise(device, 8, () => {
+    const launchMany = () => {
       for (let i = 0; i < 2000; i++) device.launch(kernel, 8, [x, x], [1]);
-    });
-    assert.deepEqual(
-      Array.from(device.floats(x)),
-      Array.from({ length: 8 }, (_, i) => 1 + 2000 * i),
-    );
+    };
+    rowwise(device, 8, launchMany);
+    const added = (times: number) => Array.from({ length: 8 }, (_, i) => 1 + times * i);
+    assert.deepEqual(Array.from(device.floats(x)), added(2000));
+    device.inStretches(8, 1, launchMany);
+    assert.deepEqual(Array.from(device.floats(x)), added(4000));
     device.rewind(mark);
     await device.close();
   }
@@ -154,4 +155,77 @@ test('a recording runs again with what its buffers hold then', async () => {
     await device.close();
     assert.throws(() => device.replay(recording), /closed device/);
   }
+});
+
+for (const target of targets)
+  for (const threads of [1, 2, 3])
+    test(`${target}, ${threads} threads: launches by stretches of rows give what they give one by one`, async () => {
+      const device = createDevice({ target, threads });
+      // 2 launches a step and one more, of some 16 and 12 words: 100 steps of a stretch take more than a third of a list.
+      for (const [rows, stretch, steps] of [
+        [2 * threads, 1, 4],
+        [65, 5, 4],
+        [64, 8, 100],
+        [6 * threads - 1, 3, 4],
+      ]) {
+        const mark = device.mark();
+        const before = device.launches;
+        const stretched = read(
+          device,
+          device.inStretches(rows, stretch, () => chain(device, rows, steps)),
+        );
+        assert.equal(device.launches - before, 2 * steps + 1);
+        device.rewind(mark);
+        assert.deepEqual(stretched, read(device, chain(device, rows, steps)));
+        device.rewind(mark);
+      }
+      await device.close();
+    });
+
+test('by stretches, what one launch wrote of a stretch the next reads before other rows are done', async () => {
+  const device = createDevice({ target: 'interpreter', threads: 1 });
+  /** x[0] counts the launches' calls; each writes down in y which call it was. */
+  const stamp = device.kernel('stamp', (t) =>
+    buildKernel('stamp', t, { x: 'f32*', y: 'f32*' }, (b, p) => {
+      b.store(p.x, 0, b.add(b.load(p.x, 0), 1));
+      b.items((item) => b.store(p.y, item, b.load(p.x, 0)));
+    }),
+  );
+  const calls = device.upload([0], 'f32');
+  const [first, second] = [device.temporary([5]), device.temporary([10])];
+  const launchBoth = () => {
+    device.launch(stamp, 5, [calls, first], []);
+    device.launch(stamp, 10, [calls, second], []);
+  };
+  device.inStretches(5, 2, launchBoth);
+  assert.deepEqual([...device.floats(first)], [1, 1, 3, 3, 5]);
+  assert.deepEqual([...device.floats(second)], [2, 2, 2, 2, 4, 4, 4, 4, 6, 6]);
+  // Fewer than two stretches for each thread: one by one.
+  device.inStretches(5, 3, launchBoth);
+  assert.deepEqual([...device.floats(first)], [7, 7, 7, 7, 7]);
+  // Within a recording the recording decides.
+  const { lists } = device.record(5, () => device.inStretches(5, 1, launchBoth));
+  assert.equal(lists.length, 1);
+  device.replay({ result: null, parts: 1, lists });
+  assert.deepEqual([...device.floats(second)], Array(10).fill(10));
+  await device.close();
+});
+
+test('by stretches, a launch whose items do not fit the rows is refused, and the device goes on', async () => {
+  const device = createDevice({ target: 'interpreter', threads: 1 });
+  const kernel = device.kernel('step', step);
+  const [x, y] = [device.upload([1, 2, 3, 4, 5, 6], 'f32'), device.temporary([6])];
+  device.fill(y, 0);
+  assert.throws(
+    () =>
+      device.inStretches(4, 1, () => {
+        device.launch(kernel, 4, [x, y], [1]);
+        device.launch(kernel, 6, [x, y], [1]);
+      }),
+    /items of kernel step for 4 rows/,
+  );
+  assert.deepEqual([...device.floats(y)], Array(6).fill(0));
+  device.launch(kernel, 6, [x, y], [1]);
+  assert.deepEqual([...device.floats(y)], [1, 3, 5, 7, 9, 11]);
+  await device.close();
 });
