@@ -4,6 +4,12 @@ import { RetortError } from '../errors.js';
 import type { Engine, TokenEvent } from './engine.js';
 import type { Completion, GenerateRequest } from './request.js';
 
+/**
+ * Sequences that whole lists of requests run at once unless told: more outgrow the caches with their keys and values, and
+ * fewer read the weights of large models too often.
+ */
+export const SEQUENCES_AT_ONCE = 128;
+
 export interface GenerateProgress {
   readonly finished: number;
   readonly total: number;

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { apiFields, type apiOptions } from '../api/options.js';
 import { refuse } from '../errors.js';
+import { SEQUENCES_AT_ONCE } from '../rollout/generate.js';
 import { MAX_PROBLEMS } from './evaluate.js';
 import { checkNewModelFields, newModelFields } from './new-model.js';
 import { optimizerFields, parseOptions, runFields } from './options.js';
@@ -59,7 +60,7 @@ export const distillOptions = z.strictObject({
   minLanguageShare: sample.minLanguageShare,
   maxRepetition: sample.maxRepetition,
   repetitionNgram: sample.repetitionNgram,
-  maxSequences: count.default(128).describe('completions generated at once'),
+  maxSequences: count.default(SEQUENCES_AT_ONCE).describe('completions generated at once'),
   rewardTimeout: z.number().positive().default(10).describe('seconds that scoring an answer may take'),
   // What is learned of its distributions.
   beta: z

@@ -11,7 +11,7 @@ import {
   shareEstimate,
 } from '../reward/statistics.js';
 import { createEngine, type EngineOptions } from '../rollout/engine.js';
-import { type GenerateProgress, generateAll } from '../rollout/generate.js';
+import { type GenerateProgress, generateAll, SEQUENCES_AT_ONCE } from '../rollout/generate.js';
 import { type Completion, type SamplingOptions, samplingOf } from '../rollout/request.js';
 import {
   limitThinking,
@@ -160,7 +160,7 @@ export async function evaluate(policy: Policy, o: EvaluateOptions): Promise<Eval
     seed,
     problem,
   }));
-  const engine = createEngine(policy, { maxSequences: 256, ...o.engine });
+  const engine = createEngine(policy, { maxSequences: SEQUENCES_AT_ONCE, ...o.engine });
   let results: Completion[][];
   try {
     results = await generateAll(engine, requests, { signal, onProgress });

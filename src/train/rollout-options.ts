@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { contextOf } from '../checkpoint/open-model.js';
 import { rewardNames } from '../reward/load.js';
+import { SEQUENCES_AT_ONCE } from '../rollout/generate.js';
 import { MAX_PROBLEMS } from './evaluate.js';
 
 const positive = z.number().positive();
@@ -52,7 +53,7 @@ export const recordFields = {
 /** How much is computed at once, and what becomes of an update that cannot be. */
 export const passFields = {
   microBatchTokens: count.default(8192).describe('most tokens in one forward and backward pass'),
-  maxSequences: count.default(128).describe('completions generated at once'),
+  maxSequences: count.default(SEQUENCES_AT_ONCE).describe('completions generated at once'),
   onNonFinite: z
     .enum(['stop', 'skip'])
     .default('stop')
