@@ -4,6 +4,7 @@ import { after, test } from 'node:test';
 import type { Device } from '../src/compute/device/device.js';
 import { planAttention } from '../src/compute/op/attention/attention.js';
 import { tileSizes } from '../src/compute/op/attention/kernel.js';
+import { rowBlock } from '../src/compute/op/linear/kernel.js';
 import { linear } from '../src/compute/op/linear/linear.js';
 import type { LlamaConfig } from '../src/model/config.js';
 import {
@@ -147,6 +148,39 @@ function logitsOf(llama: Llama, sequences: readonly (readonly number[])[]): Floa
   const got = device.floats(logits).slice();
   device.rewind(mark);
   return got;
+}
+
+for (const { name, device } of threaded)
+  test(`a batch large enough to be computed by stretches of rows has each sequence's bits: ${name}`, () => {
+    withModel(device, tiny, (llama) => {
+      const fewest = 4 * rowBlock(device.target) * device.threads;
+      const sequences = makeSequences(tiny, Math.ceil(fewest / 2));
+      while (sequences.flat().length - sequences[0].length > fewest) sequences.shift();
+      const stretched = spyStretches(device, () => logitsOf(llama, sequences));
+      assert.equal(stretched.count, 2 * tiny.numHiddenLayers);
+      let start = 0;
+      sequences.forEach((sequence, i) => {
+        const from = start;
+        start += sequence.length * tiny.vocabSize;
+        if (i % 7 > 0) return;
+        const alone = spyStretches(device, () => logitsOf(llama, [sequence]));
+        assert.equal(alone.count, 0);
+        assert.deepEqual(alone.result, stretched.result.slice(from, start), `sequence ${i}`);
+      });
+    });
+  });
+
+/** How many bodies were really run by stretches. */
+function spyStretches<T>(device: Device, body: () => T): { count: number; result: T } {
+  const { inStretches } = device;
+  let count = 0;
+  device.inStretches = (rows, stretch, launches) => {
+    if (rows >= 2 * stretch * device.threads) count++;
+    return inStretches.call(device, rows, stretch, launches) as never;
+  };
+  const result = body();
+  device.inStretches = inStretches;
+  return { count, result };
 }
 
 for (const { name, device } of devices)
