@@ -174,10 +174,11 @@ for (const { name, device } of threaded)
 function spyStretches<T>(device: Device, body: () => T): { count: number; result: T } {
   const { inStretches } = device;
   let count = 0;
-  device.inStretches = (rows, stretch, launches) => {
-    if (rows >= 2 * stretch * device.threads) count++;
-    return inStretches.call(device, rows, stretch, launches) as never;
-  };
+  device.inStretches = (rows, stretch, launches) =>
+    inStretches.call(device, rows, stretch, () => {
+      if (device.isRecording) count++;
+      return launches();
+    }) as never;
   const result = body();
   device.inStretches = inStretches;
   return { count, result };

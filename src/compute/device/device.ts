@@ -324,12 +324,13 @@ export class Device {
 
   /**
    * Runs the launches that `body` makes when it is over: each thread some of its rows at a time, from the first launch to the
-   * last, so that what one wrote the next one finds in the core's own cache. For launches as `record` takes them; within a
-   * recording, and where no thread has two stretches of rows, they run as ever.
+   * last, so that what one wrote the next one finds in the core's own cache. For launches as `record` takes them, of which
+   * `body` reads nothing; within a recording, and where no thread has two stretches of rows, they run as ever.
    * @param stretch rows at a time
    * @throws RetortError bad-kernel for a launch whose items are not a multiple of the rows
    */
   inStretches<T>(rows: number, stretch: number, body: () => T): T {
+    if (!(stretch >= 1)) throw refuse('bad-kernel', 'rows of a stretch', stretch, 'take at least 1');
     const parts = this.shares(rows).length;
     if (this.#chain || rows < 2 * stretch * parts) return body();
     const stretches: Stretches = { rows: stretch, waiting: [], words: 0 };
@@ -381,6 +382,7 @@ export class Device {
   /** Runs what was collected, with what its buffers hold now. */
   replay({ parts, lists }: Recording<unknown>): void {
     this.#refuseClosed('a recording');
+    if (this.#chain) throw new RetortError('bad-kernel', 'a recording is run while launches wait');
     for (const list of lists) {
       list.forEach((commands, part) => {
         const start = P.LIST_WORDS * part;

@@ -176,6 +176,14 @@ for (const target of targets)
         );
         assert.equal(device.launches - before, 2 * steps + 1);
         device.rewind(mark);
+        device.stepwise = true;
+        const stepped = read(
+          device,
+          device.inStretches(rows, stretch, () => chain(device, rows, steps)),
+        );
+        device.stepwise = false;
+        device.rewind(mark);
+        assert.deepEqual(stepped, stretched);
         assert.deepEqual(stretched, read(device, chain(device, rows, steps)));
         device.rewind(mark);
       }
@@ -224,6 +232,9 @@ test('by stretches, a launch whose items do not fit the rows is refused, and the
       }),
     /items of kernel step for 4 rows/,
   );
+  assert.throws(() => device.inStretches(4, 0, () => {}), /rows of a stretch: got 0/);
+  const recording = device.record(6, () => device.launch(kernel, 6, [x, y], [1]));
+  assert.throws(() => device.inStretches(6, 1, () => device.replay(recording)), /launches wait/);
   assert.deepEqual([...device.floats(y)], Array(6).fill(0));
   device.launch(kernel, 6, [x, y], [1]);
   assert.deepEqual([...device.floats(y)], [1, 3, 5, 7, 9, 11]);
