@@ -337,6 +337,7 @@ function rowBytes({ config: { hiddenSize, intermediateSize }, shape }: Llama): n
 export function forward(c: Context, llama: Llama, { ids, positions }: Rows, attend: Attend): Tensor {
   const { device, shape } = llama;
   const eps = llama.config.rmsNormEps;
+  // Before what goes by rows, which packing does not.
   packLayers(llama);
   // Between attention and attention a row needs no other row: what is computed of some stays near until it is done with.
   const stretch = 2 * rowBlock(device.target);
@@ -368,7 +369,7 @@ export function forward(c: Context, llama: Llama, { ids, positions }: Rows, atte
   return rmsnorm(c, hidden, llama.norm, eps);
 }
 
-/** Packs the weights that changed, which a forward pass otherwise does as it meets them. */
+/** Packs the weights that changed, the head's too, which a forward pass leaves to whoever uses it. */
 export function packWeights(llama: Llama): void {
   packLayers(llama);
   packedWeight(llama.device, llama.head, true);

@@ -53,18 +53,18 @@ export async function fakeApi(o: FakeApiOptions = {}): Promise<FakeApi> {
   let tokens = 0;
   let running = 0;
   let most = 0;
-  const waiting: (() => void)[] = [];
+  const waiting = new Set<() => void>();
   /** Resolves when so many have called it since the last time, or after two seconds. */
   const gather = (count: number) =>
     new Promise<void>((go) => {
-      waiting.push(go);
-      const give = () => {
-        const at = waiting.indexOf(go);
-        if (at >= 0) waiting.splice(at, 1);
+      waiting.add(go);
+      setTimeout(() => {
+        waiting.delete(go);
         go();
-      };
-      setTimeout(give, 2000).unref();
-      if (waiting.length >= count) for (const each of waiting.splice(0)) each();
+      }, 2000).unref();
+      if (waiting.size < count) return;
+      for (const each of waiting) each();
+      waiting.clear();
     });
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = [];

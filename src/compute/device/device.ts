@@ -293,9 +293,7 @@ export class Device {
     for (let part = 0; part < parts; part++) {
       const begin = each * P.partStart(rows, parts, part);
       const end = each * P.partStart(rows, parts, part + 1);
-      const at = this.#ends[part];
-      this.#write(at, compiled, length, begin, end, part, buffers, scalars);
-      this.#ends[part] = at + length;
+      this.#append(part, compiled, length, begin, end, buffers, scalars);
     }
     if (!chain || this.stepwise) this.#run(parts);
   }
@@ -342,7 +340,6 @@ export class Device {
       return result;
     } finally {
       this.#chain = null;
-      this.#forget();
     }
   }
 
@@ -359,11 +356,8 @@ export class Device {
         const end = Math.min(P.partStart(rows, parts, part + 1), first + atOnce);
         for (let row = first; row < end; row += stretches.rows) {
           const until = Math.min(row + stretches.rows, end);
-          for (const { compiled, length, each, buffers, scalars } of launches) {
-            const at = this.#ends[part];
-            this.#write(at, compiled, length, each * row, each * until, part, buffers, scalars);
-            this.#ends[part] = at + length;
-          }
+          for (const { compiled, length, each, buffers, scalars } of launches)
+            this.#append(part, compiled, length, each * row, each * until, buffers, scalars);
         }
       }
       this.#run(parts);
@@ -407,18 +401,19 @@ export class Device {
     return this.#chain !== null;
   }
 
-  /** Puts a command at `at`. A decoding step writes a hundred, so there is nothing here but stores. */
-  #write(
-    at: number,
+  /** Puts a command at the end of a thread's list. A decoding step writes a hundred, so there is nothing here but stores. */
+  #append(
+    part: number,
     { id, kernel }: CompiledKernel,
     length: number,
     begin: number,
     end: number,
-    part: number,
     buffers: readonly Tensor[],
     scalars: readonly number[],
   ): void {
     const words = this.#words;
+    const at = this.#ends[part];
+    this.#ends[part] = at + length;
     words[at] = id;
     words[at + 1] = id / 2 ** 32;
     words[at + 2] = 4 * length;
